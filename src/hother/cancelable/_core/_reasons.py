@@ -1,0 +1,57 @@
+"""Why something was cancelled: a closed list of reasons, and the record of one cancelation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class CancelationReason(str, Enum):
+    """What kind of event asked for a cancelation."""
+
+    TIMEOUT = "timeout"  #: a deadline passed
+    MANUAL = "manual"  #: somebody called ``cancel()``
+    SIGNAL = "signal"  #: the process received a signal
+    CONDITION = "condition"  #: a watched condition came true
+    PARENT = "parent"  #: the operation it belongs to was cancelled
+    DISCONNECT = "disconnect"  #: the client went away before its response was complete
+    SHUTDOWN = "shutdown"  #: the server is shutting down
+    ERROR = "error"  #: a failure elsewhere made the work pointless
+    EXTERNAL = "external"  #: a scope or a task around the operation was cancelled, not by this library
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelation:
+    """The record of one cancelation. Two records are equal if they say the same, whenever they were made."""
+
+    reason: CancelationReason
+    message: str | None = None  #: for humans
+    by: str | None = None  #: who asked: the name of a user, an operation, a source
+    cause: Cancelation | None = None  #: the cancelation that this one follows from
+    at: float = field(
+        default_factory=time.time, compare=False, repr=False
+    )  #: when, in seconds since the epoch
+
+    @property
+    def text(self) -> str:
+        """The message, or a sentence about the reason if there is none."""
+        return self.message or _DEFAULT_MESSAGES[self.reason]
+
+    def __str__(self) -> str:
+        return f"{self.text} (by {self.by})" if self.by else self.text
+
+
+_DEFAULT_MESSAGES = {
+    CancelationReason.TIMEOUT: "the deadline passed",
+    CancelationReason.MANUAL: "cancelled on request",
+    CancelationReason.SIGNAL: "a signal arrived",
+    CancelationReason.CONDITION: "the condition came true",
+    CancelationReason.PARENT: "the parent operation was cancelled",
+    CancelationReason.DISCONNECT: "the client disconnected",
+    CancelationReason.SHUTDOWN: "the server is shutting down",
+    CancelationReason.ERROR: "an error made the work pointless",
+    CancelationReason.EXTERNAL: "an enclosing scope or task was cancelled",
+}

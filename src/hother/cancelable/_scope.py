@@ -1,0 +1,464 @@
+"""Cancelable: a token, a deadline and a lifecycle around one ``async with`` block.
+
+The block (`_block`) catches the cancelation that it caused; this module turns that into a status, tells
+those who listen, and raises a `CancelationError`. A cancelation from outside passes through as the
+backend's own exception. By the time that anything of the user's runs, nothing is registered any more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from functools import partial
+from math import inf
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from anyio import get_cancelled_exc_class
+
+from ._block import Block, current_owner, parent_cancelation
+from ._callbacks import checked, run_all
+from ._core._errors import CancelationError, LifecycleError, error_for
+from ._core._lifecycle import OperationStatus, check_transition
+from ._core._observers import Observer, notify_progress, notify_transition, report, watching
+from ._core._operation import OperationContext
+from ._core._reasons import Cancelation, CancelationReason
+from ._core._timeouts import seconds
+from ._core._token import CancelationToken
+from ._shield import Shield
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+
+class OperationOptions(TypedDict, total=False):
+    """What every constructor of `Cancelable` takes by keyword."""
+
+    operation_id: str | None  #: instead of a random id
+    name: str | None  #: for errors and logs
+    parent: Cancelable | None  #: an operation whose cancelation and deadline hold for this one, too
+    metadata: Mapping[str, Any] | None  #: anything, for observers
+    raise_on_cancel: bool  #: False: leave the block quietly when cancelled
+    observers: Iterable[Observer]  #: who is told of this operation, besides those who watch all
+
+
+class Cancelable:
+    """An operation that can be cancelled: by its token, by its deadline, by its parent.
+
+    Use it once, with ``async with``. When it is cancelled, its block is interrupted at the next
+    checkpoint, and leaving the block raises a `CancelationError` that says why. A cancelation from
+    outside (of an enclosing scope, or of the task) passes through the block untouched.
+
+    ::
+
+        async with Cancelable(timeout=30, tokens=[token], name="report") as operation:
+            await build_report()
+
+    `cancel` may be called by any thread, at any time. The other methods belong to the task that runs
+    the block, unless they say otherwise.
+
+    Args:
+        timeout: How long the block may take, in seconds, counted from entering it.
+        tokens: Any of them cancels the operation, for its own reason.
+        options: See `OperationOptions`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If *timeout* is negative or NaN.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float | timedelta | None = None,
+        tokens: Iterable[CancelationToken] = (),
+        **options: Unpack[OperationOptions],
+    ) -> None:
+        unknown = options.keys() - OperationOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"Cancelable() got unexpected arguments: {', '.join(sorted(unknown))}")
+        self._timeout = seconds(timeout)
+        self._tokens = tuple(tokens)
+        for token in self._tokens:
+            if not isinstance(token, CancelationToken):
+                raise TypeError(f"tokens must be CancelationTokens, got {token!r}")
+        parent = options.get("parent")
+        if not isinstance(parent, (Cancelable, type(None))):
+            raise TypeError(f"parent must be a Cancelable, got {parent!r}")
+        self._parents: tuple[Cancelable, ...] = () if parent is None else (parent,)
+        self._id = options.get("operation_id")
+        self._name = options.get("name")
+        self._metadata = dict(options.get("metadata") or {})
+        self._raise_on_cancel = options.get("raise_on_cancel", True)
+        self._observers = tuple(options.get("observers", ()))
+        self._callbacks: dict[str, list[Callable[..., object]]] = {}
+
+        self._status = OperationStatus.PENDING
+        self._token = CancelationToken()
+        self._block: Block | None = None  # from entering on
+        self._error: str | None = None
+        self._above_id: str | None = None
+        self._shields = 0
+
+    # --- Making one
+
+    @classmethod
+    def with_timeout(cls, timeout: float | timedelta | None, **options: Unpack[OperationOptions]) -> Self:
+        """Make an operation that may take *timeout* seconds, counted from entering its block."""
+        return cls(timeout=timeout, **options)
+
+    @classmethod
+    def with_token(cls, *tokens: CancelationToken, **options: Unpack[OperationOptions]) -> Self:
+        """Make an operation that any of *tokens* cancels. Cancelling the operation leaves them alone."""
+        return cls(tokens=tokens, **options)
+
+    def combine(self, *others: Cancelable) -> Cancelable:
+        """Make a new operation that ends as soon as any of these would.
+
+        It takes over everything they were made with: the shortest time left, all tokens and parents,
+        callbacks, observers and metadata; name and id come from *self*. Cancelling one of them
+        cancels the new one; none of them needs to be entered.
+
+        Raises:
+            TypeError: If one of *others* is not a `Cancelable`.
+        """
+        parts = (self, *others)
+        for part in parts:
+            if not isinstance(part, Cancelable):
+                raise TypeError(f"combine() takes Cancelables, got {part!r}")
+        combined = Cancelable(
+            timeout=min((left for part in parts if (left := part.remaining()) is not None), default=None),
+            tokens=[token for part in parts for token in (part._token, *part._tokens)],
+            name=self._name,
+            operation_id=self._id,
+            metadata={key: value for part in reversed(parts) for key, value in part._metadata.items()},
+            raise_on_cancel=self._raise_on_cancel,
+            observers=dict.fromkeys(observer for part in parts for observer in part._observers),
+        )
+        combined._parents = tuple(dict.fromkeys(parent for part in parts for parent in part._parents))
+        for part in parts:
+            for event, callbacks in part._callbacks.items():
+                combined._callbacks.setdefault(event, []).extend(callbacks)
+        return combined
+
+    def follow(self) -> Cancelable:
+        """Make a new operation that is cancelled with this one, and when this one's time is up.
+
+        Unlike a child, it is cancelled for the same reason; unlike `combine`, it takes no callbacks
+        over. Cancelling it leaves this one alone. This one need not be entered.
+        """
+        return Cancelable(timeout=self.remaining(), tokens=(self._token, *self._tokens), name=self._name)
+
+    # --- Looking at it. Safe in any thread.
+
+    def __repr__(self) -> str:
+        name = f" {self._name!r}" if self._name else ""
+        return f"<{type(self).__name__}{name} {self._status} at {id(self):#x}>"
+
+    @property
+    def id(self) -> str:
+        """The operation's id: 16 random hexadecimal digits, unless it was given another."""
+        if self._id is None:
+            self._id = os.urandom(8).hex()
+        return self._id
+
+    @property
+    def name(self) -> str | None:
+        """The operation's name, for errors and logs."""
+        return self._name
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was written on the operation. It may be changed."""
+        return self._metadata
+
+    @property
+    def parent(self) -> Cancelable | None:
+        """The operation whose cancelation holds for this one, too."""
+        return self._parents[0] if self._parents else None
+
+    @property
+    def token(self) -> CancelationToken:
+        """The operation's own token. Cancelling it cancels this operation, and not what it was made of."""
+        return self._token
+
+    @property
+    def status(self) -> OperationStatus:
+        """Where the operation stands."""
+        return self._status
+
+    @property
+    def cancelation(self) -> Cancelation | None:
+        """Why the operation was cancelled, if it was."""
+        return self._token.cancelation
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the operation was told to stop, be its block left already or not."""
+        return self._token.is_cancelled
+
+    @property
+    def context(self) -> OperationContext:
+        """A snapshot of the operation."""
+        return OperationContext(
+            id=self.id,
+            name=self._name,
+            status=self._status,
+            parent_id=self._find_above_id(),
+            cancelation=self.cancelation,
+            error=self._error,
+            started_at=None if self._block is None else self._block.started_at,
+            duration=None if self._block is None else self._block.elapsed(),
+            metadata=dict(self._metadata),
+        )
+
+    @property
+    def deadline(self) -> float:
+        """When the operation times out, on the event loop's clock (seconds), its parents' deadlines included.
+
+        Infinite if it does not, or has not been entered.
+        """
+        return inf if self._block is None else self._block.deadline
+
+    def remaining(self) -> float | None:
+        """How many seconds are left until the deadline: never less than 0; ``None`` without a deadline.
+
+        Before the block is entered, that is the whole timeout.
+        """
+        return self._timeout if self._block is None else self._block.remaining()
+
+    # --- Cancelling it
+
+    def cancel(
+        self,
+        reason: CancelationReason = CancelationReason.MANUAL,
+        message: str | None = None,
+        *,
+        by: str | None = None,
+    ) -> bool:
+        """Cancel the operation and its children, in whatever tasks and threads they run.
+
+        Safe in any thread and in signal handlers; never blocks. Before the block is entered, it will
+        be interrupted at its first checkpoint; after it was left, nothing happens to it.
+
+        Args:
+            reason: What asked for it.
+            message: What to tell a human about it.
+            by: Who asked, for logs.
+
+        Returns:
+            Whether this was the first cancelation.
+        """
+        return self._token.cancel(reason, message, by=by)
+
+    def check(self) -> None:
+        """Do nothing, or raise if the operation was cancelled or its deadline has passed.
+
+        Not a checkpoint: made for threads and for loops that never wait. Safe in any thread.
+
+        Raises:
+            CancelationError: If the operation should stop; the subclass tells the reason.
+        """
+        if self._block is None:
+            for token in self._tokens:
+                token.check()
+        elif self._block.late is not None and self._block.is_late:
+            self._token.cancel_with(self._block.late)
+        cancelation = self._token.cancelation
+        if cancelation is not None:
+            raise error_for(cancelation, self.context)
+
+    def shield(self, timeout: float | timedelta | None = None) -> Shield[Self]:
+        """Protect a section of the block from being interrupted, for *timeout* seconds at most.
+
+        ::
+
+            async with operation.shield(timeout=5):
+                await commit()
+
+        The operation can still be cancelled meanwhile; that takes effect at the first checkpoint after
+        the section. On asyncio, a native ``Task.cancel()`` pierces every AnyIO shield, this one included.
+
+        Args:
+            timeout: The time budget, in seconds; ``None`` for no limit.
+
+        Raises:
+            TimeoutCancelation: On leaving a section that was interrupted since its budget was used up.
+        """
+        return Shield(self, seconds(timeout), self._shield_changed)
+
+    # --- Callbacks and progress
+
+    def on_start(self, callback: Callable[[OperationContext], object]) -> Self:
+        """Have *callback* called with the context once the block is entered. It may be async."""
+        return self._on("start", callback)
+
+    def on_progress(self, callback: Callable[[str, Any, Mapping[str, Any]], object]) -> Self:
+        """Have *callback* called with id, message and metadata of each `report_progress`. It may be async."""
+        return self._on("progress", callback)
+
+    def on_complete(self, callback: Callable[[OperationContext], object]) -> Self:
+        """Have *callback* called with the context after the block ran to its end. It may be async."""
+        return self._on("complete", callback)
+
+    def on_cancel(self, callback: Callable[[OperationContext], object]) -> Self:
+        """Have *callback* called with the context after the block was cut short. It may be async."""
+        return self._on("cancel", callback)
+
+    def on_error(self, callback: Callable[[OperationContext, BaseException], object]) -> Self:
+        """Have *callback* called with context and error after the block raised one. It may be async."""
+        return self._on("error", callback)
+
+    async def report_progress(self, message: Any, metadata: Mapping[str, Any] | None = None) -> None:
+        """Tell observers and ``on_progress`` callbacks how far the operation is.
+
+        A checkpoint only if an async callback is one.
+
+        Raises:
+            LifecycleError: If the operation is not running.
+        """
+        if self._status not in {OperationStatus.RUNNING, OperationStatus.SHIELDED}:
+            raise LifecycleError(f"an operation that is {self._status} cannot report progress")
+        metadata = {} if metadata is None else metadata
+        observers = watching(self._observers)
+        if observers:
+            notify_progress(observers, self.context, message, metadata)
+        await run_all(self._callbacks.get("progress", ()), self.id, message, metadata)
+
+    # --- The block
+
+    async def __aenter__(self) -> Self:
+        if self._block is not None:
+            raise LifecycleError(
+                f"{self!r} was entered already; a Cancelable serves one block, make a new one for each"
+            )
+        self._block = Block(self, self._name, self._token, self._limits())
+        self._block.open()
+        try:
+            self._become(OperationStatus.RUNNING)
+            self._listen(self._block)
+            if "start" in self._callbacks:
+                await run_all(self._callbacks["start"], self.context)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        assert self._block is not None
+        self._above_id = self._find_above_id()
+        left = self._block.close(exc_type, exc, traceback)
+        stopped = exc is not None and (left is None or self._is_own_error(left))
+        await self._finish(self._block, left, stopped)
+        if stopped:
+            if self._raise_on_cancel and left is None:
+                assert self.cancelation is not None
+                raise error_for(self.cancelation, self.context) from exc
+            return not self._raise_on_cancel
+        if left is not None and left is not exc:
+            _raise_again(left)
+        return False
+
+    def _listen(self, block: Block) -> None:
+        block.cancel_with_token()
+        for token in self._tokens:
+            block.listen(token, self._token.cancel_with)
+        for parent in self._parents:
+            block.listen(parent._token, partial(self._on_parent, parent))
+
+    def _on_parent(self, parent: Cancelable, cancelation: Cancelation) -> None:
+        self._token.cancel_with(parent_cancelation(parent._name, cancelation))
+
+    def _limits(self) -> Iterator[tuple[float, Cancelation]]:
+        if self._timeout is not None:
+            message = f"timed out after {self._timeout:g} seconds"
+            yield self._timeout, Cancelation(CancelationReason.TIMEOUT, message)
+        for parent in self._parents:
+            block = parent._block
+            left = None if block is None else block.remaining()
+            if block is not None and left is not None:
+                assert block.late is not None
+                yield left, parent_cancelation(parent._name, block.late)
+
+    # --- How it ended
+
+    async def _finish(self, block: Block, left: BaseException | None, stopped: bool) -> None:
+        """Settle how the operation ended, and tell everyone."""
+        if stopped:
+            if block.late is not None:
+                self._settle(block.late)  # no effect if the token was first
+            self._become(OperationStatus.CANCELLED)
+        elif left is None:
+            self._become(OperationStatus.COMPLETED)
+        elif isinstance(left, get_cancelled_exc_class()):
+            self._settle(block.outside_cancelation())
+            self._become(OperationStatus.CANCELLED)
+        else:
+            self._error = repr(left)
+            self._become(OperationStatus.FAILED)
+        callbacks = self._callbacks.get(_EVENTS[self._status])
+        if callbacks:
+            await run_all(callbacks, self.context, *(() if self._error is None else (left,)))
+
+    def _settle(self, cancelation: Cancelation) -> None:
+        """Record why the operation ended. Others may wait for its token; their errors are not ours."""
+        try:
+            self._token.cancel_with(cancelation)
+        except Exception as error:
+            report(error)
+
+    def _is_own_error(self, error: BaseException | None) -> bool:
+        """Whether ``check()`` raised *error* in the block, for the very cancelation of this operation."""
+        return isinstance(error, CancelationError) and error.cancelation is self.cancelation
+
+    def _become(self, status: OperationStatus) -> None:
+        previous = self._status
+        check_transition(previous, status)
+        self._status = status
+        observers = watching(self._observers)
+        if observers:
+            notify_transition(observers, self.context, previous)
+
+    def _shield_changed(self, entered: bool) -> None:
+        self._shields += 1 if entered else -1
+        if self._shields == int(entered):  # the first one in, or the last one out
+            self._become(OperationStatus.SHIELDED if entered else OperationStatus.RUNNING)
+
+    def _find_above_id(self) -> str | None:
+        above = self.parent or (None if self._block is None else self._block.enclosing_owner())
+        return self._above_id if above is None else above.id
+
+    def _on(self, event: str, callback: Callable[..., object]) -> Self:
+        self._callbacks.setdefault(event, []).append(checked(callback))
+        return self
+
+
+_EVENTS = {
+    OperationStatus.COMPLETED: "complete",
+    OperationStatus.CANCELLED: "cancel",
+    OperationStatus.FAILED: "error",
+}
+
+
+def current_operation() -> Cancelable | None:
+    """Return the innermost operation whose block this code runs in, or ``None``.
+
+    Tasks and worker threads started from a block see its operation too, for as long as it lasts.
+    Never blocks.
+    """
+    return cast("Cancelable | None", current_owner())
+
+
+def _raise_again(error: BaseException) -> None:
+    """Raise *error* as it is: being raised here is no part of its story."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context

@@ -1,0 +1,49 @@
+"""A section that the cancelation of its operation must not interrupt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, TypeVar, final
+
+from anyio import CancelScope, current_time
+
+from ._core._errors import TimeoutCancelation
+from ._core._reasons import Cancelation, CancelationReason
+
+T = TypeVar("T")
+
+
+@final
+class Shield(Generic[T]):
+    """The async context manager that `Cancelable.shield` returns. It can be entered once."""
+
+    __slots__ = ("_budget", "_on_change", "_scope", "_value")
+
+    def __init__(self, value: T, budget: float | None, on_change: Callable[[bool], None]) -> None:
+        self._value = value
+        self._budget = budget
+        self._on_change = on_change
+        self._scope = CancelScope(shield=True)
+
+    async def __aenter__(self) -> T:
+        if self._budget is not None:
+            self._scope.deadline = current_time() + self._budget
+        self._on_change(True)
+        self._scope.__enter__()
+        return self._value
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        try:
+            caught = self._scope.__exit__(exc_type, exc, traceback)
+        finally:
+            self._on_change(False)
+        if caught:
+            message = f"a shielded section used up its {self._budget:g} seconds"
+            raise TimeoutCancelation(Cancelation(CancelationReason.TIMEOUT, message)) from exc
+        return False

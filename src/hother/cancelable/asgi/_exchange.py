@@ -1,0 +1,215 @@
+"""One request or WebSocket, from its first message to its outcome.
+
+Tasks: the application runs in the task that the server called us in, inside a scope of ours. Beside
+it, in one task group, run the reader, the timer of a request with a deadline, and, for a request that
+is cancelled while its client waits, the task that answers the client although the application is
+still busy cleaning up.
+
+What the application raises never passes through the task group, which would put it in an exception
+group: it is carried around it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+
+import anyio
+from anyio import CancelScope
+from anyio.lowlevel import current_token
+
+from .._core._errors import CancelationError
+from .._core._observers import report
+from .._core._reasons import Cancelation, CancelationReason
+from .._core._token import CancelationToken
+from .._core._wakeup import run_in
+from ._options import Options
+from ._outcome import close_message, http_messages
+from ._receive import Reader
+from ._response import Phase, Response
+from ._types import ASGIApp, Message, Receive, Scope, Send
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+TOKEN_KEY = "cancelation_token"
+"""Where the request's token is in the ASGI scope."""
+
+_request_token: ContextVar[CancelationToken | None] = ContextVar("request_token", default=None)
+
+
+def current_request_token() -> CancelationToken | None:
+    """Return the token of the request that this code works for, or ``None``. Never blocks."""
+    return _request_token.get()
+
+
+class Exchange:
+    """Runs the application for one request, and ends it when nobody needs it any more."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, options: Options) -> None:
+        self._scope = scope
+        self._options = options
+        self._is_http = scope["type"] == "http"
+        self._timeout = options.default_timeout if self._is_http else options.websocket_timeout
+        # Starlette takes an application without an answer for broken, even if its client has left.
+        self._must_answer = getattr(send, "__module__", None) == "starlette.middleware.base"
+        self._outer_token = scope.get(TOKEN_KEY)  # if the middleware is installed twice
+        self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
+        self._work = CancelScope()
+        self._monitors: list[CancelScope] = []
+        self._was_told = False  # whether the application hears of the disconnect in receive()
+        self._has_ended = False
+        self._error: BaseException | None = None
+        self._reader = Reader(
+            receive,
+            read_ahead=options.read_ahead,
+            wait_for_demand=_expects_continue(scope),
+            on_disconnect=self._disconnected,
+        )
+        self._response = Response(send, lambda: self._reader.has_disconnected)
+
+    async def run(self, app: ASGIApp) -> None:
+        """Call *app*, and see to it that the client gets an answer."""
+        loop = current_token()
+        async with anyio.create_task_group() as self._tasks:
+            remove_callback = self._token.add_callback(lambda cause: run_in(loop, self._cancelled, cause))
+            try:
+                self._monitor(self._reader.run)
+                if self._timeout is not None:
+                    self._monitor(self._time_out)
+                await self._run_application(app)
+                await self._settle()
+            finally:
+                self._has_ended = True
+                remove_callback()
+                for monitor in self._monitors:
+                    monitor.cancel()
+        if self._error is not None:
+            raise self._error
+
+    async def _run_application(self, app: ASGIApp) -> None:
+        self._scope[TOKEN_KEY] = self._token
+        outer_token = _request_token.get()
+        _request_token.set(self._token)
+        try:
+            with self._work:
+                await app(self._scope, self._reader.receive, self._response.send)
+        except BaseException as error:
+            self._error = error
+        finally:
+            _request_token.set(outer_token)
+            self._scope[TOKEN_KEY] = self._outer_token or self._token
+
+    def _monitor(self, function: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            with scope:
+                await function()
+
+        scope = CancelScope()
+        self._monitors.append(scope)
+        self._tasks.start_soon(run)
+
+    # --- What may happen to the request
+
+    def _disconnected(self) -> None:
+        if self._response.phase is not Phase.COMPLETE:
+            # A WebSocket handler that waits for a message gets ``websocket.disconnect`` this very
+            # moment: it hears of the end in its own way, and ends by itself.
+            self._was_told = not self._is_http and self._reader.is_awaited
+            self._cancel(Cancelation(CancelationReason.DISCONNECT))
+
+    async def _time_out(self) -> None:
+        assert self._timeout is not None
+        await anyio.sleep(self._timeout)
+        if self._response.phase is not Phase.COMPLETE:
+            cancelation = Cancelation(CancelationReason.TIMEOUT, f"timed out after {self._timeout:g} seconds")
+            if not self._cancel(cancelation):  # it was cancelled before, and may have been left to go on
+                self._stop(cancelation)
+
+    def _cancel(self, cancelation: Cancelation) -> bool:
+        try:
+            return self._token.cancel_with(cancelation)
+        except Exception as error:  # of a callback of the application's, whose caller is this monitor
+            report(error)
+            return True
+
+    def _cancelled(self, cancelation: Cancelation) -> None:
+        """The token was cancelled. Runs in the loop, perhaps too late."""
+        goes_on = self._options.on_disconnect == "ignore" or self._was_told
+        if not (cancelation.reason is CancelationReason.DISCONNECT and goes_on):
+            self._stop(cancelation)
+
+    def _stop(self, cancelation: Cancelation) -> None:
+        if not self._has_ended:
+            self._work.cancel(f"{cancelation.reason}: {cancelation}")
+            if self._is_http:
+                # A thread or a shielded section may still be busy: the client need not wait for it.
+                self._tasks.start_soon(self._answer, cancelation)
+
+    # --- What becomes of it
+
+    async def _settle(self) -> None:
+        """The application has ended: answer in its place if it was cancelled before it could."""
+        if self._error is None:
+            cancelation = self._token.cancelation
+        else:
+            cancelation = self._handled_cancelation(self._error)
+            if cancelation is None:
+                return
+            self._error = None
+        if cancelation is not None:
+            await self._answer(cancelation)
+
+    def _handled_cancelation(self, error: BaseException) -> Cancelation | None:
+        """Return the cancelation that *error* reports, unless it is a failure that the server should see."""
+        if isinstance(error, self._options.disconnect_errors) and self._reader.has_disconnected:
+            return Cancelation(CancelationReason.DISCONNECT)
+        if self._response.phase is Phase.COMPLETE and not self._token.is_cancelled:
+            return None  # of a background task: no client is waiting for an outcome
+        return _cancelation_in(error)
+
+    async def _answer(self, cancelation: Cancelation) -> None:
+        """Send the outcome, unless the application has answered or nobody is there to read it."""
+        is_gone = self._reader.has_disconnected or cancelation.reason is CancelationReason.DISCONNECT
+        if is_gone and not self._must_answer:
+            return
+        messages = self._outcome(cancelation)
+        if messages and self._response.take_over():
+            await self._send_outcome(messages)
+
+    async def _send_outcome(self, messages: Iterable[Message]) -> None:
+        try:
+            with anyio.move_on_after(self._options.answer_timeout):
+                await self._response.send_outcome(messages)
+        except OSError:  # the client left this very moment (ASGI 2.4)
+            pass
+        except Exception as error:  # of the server: the application's own error must not be lost for it
+            report(error)
+
+    def _outcome(self, cancelation: Cancelation) -> tuple[Message, ...]:
+        if self._is_http:
+            return http_messages(cancelation) if self._response.phase is Phase.NOT_STARTED else ()
+        if self._response.phase is Phase.NOT_STARTED and _DENIAL in (self._scope.get("extensions") or ()):
+            return http_messages(cancelation, "websocket.")
+        return (close_message(cancelation),)
+
+
+_DENIAL = "websocket.http.response"  # the ASGI extension, and the prefix of its messages
+
+
+def _expects_continue(scope: Scope) -> bool:
+    return any(
+        name.lower() == b"expect" and value.lower() == b"100-continue"
+        for name, value in scope.get("headers", ())
+    )
+
+
+def _cancelation_in(error: BaseException) -> Cancelation | None:
+    """Return the cancelation of a `CancelationError`, or of the first in a group of only such errors."""
+    if isinstance(error, CancelationError):
+        return error.cancelation
+    if isinstance(error, BaseExceptionGroup):
+        causes = [_cancelation_in(part) for part in error.exceptions]
+        return None if None in causes else causes[0]
+    return None

@@ -1,0 +1,140 @@
+"""The single reader: it relays what the client sends, and sees the client leave.
+
+Invariants:
+
+1. One call of the server's ``receive()`` is in flight at most, and none is cancelled and retried: on
+   some servers that counts as a disconnect, on others two waiting calls starve each other.
+2. Messages reach the application whole, in order, each once.
+3. At most *read_ahead* bytes wait here, and one message more. While the buffer is full the server's
+   own back-pressure holds the client back, and its leaving cannot be seen: it is in the line behind.
+4. A disconnect is latched: once the messages before it are taken, every call answers with it.
+5. A message that is ready is handed over without a checkpoint. Starlette's ``is_disconnected()``
+   calls ``receive()`` inside a cancelled scope, and gets the truth only that way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+
+import anyio
+
+from ._types import Message, Receive
+
+MESSAGE_COST = 256
+"""What a message counts beside its payload, in bytes: about what its dict takes."""
+
+_DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
+
+
+class Reader:
+    """Reads from the server, in a task of its own, what the application takes when it likes.
+
+    Args:
+        receive: The server's.
+        read_ahead: How many bytes may wait here for the application.
+        wait_for_demand: Read nothing before the application first asks. Made for requests with
+            ``Expect: 100-continue``: reading is what tells their client to start the upload.
+        on_disconnect: Called when the client has left, before anyone who waits hears of it.
+    """
+
+    def __init__(
+        self,
+        receive: Receive,
+        *,
+        read_ahead: int,
+        wait_for_demand: bool,
+        on_disconnect: Callable[[], None],
+    ) -> None:
+        self._receive = receive
+        self._read_ahead = read_ahead
+        self._demanded = not wait_for_demand
+        self._on_disconnect = on_disconnect
+        self._messages: deque[Message] = deque()
+        self._buffered = 0
+        self._waiting = 0  # calls of receive() that wait for a message
+        self._disconnect: Message | None = None
+        self._error: Exception | None = None
+        # Each event is replaced as it is set: one serves all who wait at one moment.
+        self._arrival = anyio.Event()
+        self._room = anyio.Event()
+
+    @property
+    def has_disconnected(self) -> bool:
+        """Whether the client has left."""
+        return self._disconnect is not None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the application waits for a message right now."""
+        return self._waiting > 0
+
+    async def run(self) -> None:
+        """Read until the client has left."""
+        while self._disconnect is None and self._error is None:
+            if self._may_read():
+                await self._read()
+            else:
+                await self._room.wait()
+
+    async def receive(self) -> Message:
+        """Give the application its next message: the ``receive`` that it is called with."""
+        while not self._messages or self._is_probe():
+            if self._disconnect is not None:
+                return self._disconnect
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        message = self._messages.popleft()
+        self._buffered -= _cost(message)
+        self._make_room()
+        return message
+
+    def _is_probe(self) -> bool:
+        """Whether the caller asks only if the client has left, as ``is_disconnected()`` does.
+
+        It calls from a cancelled scope, and would throw a part of the request's body away.
+        """
+        return self._messages[0]["type"] == "http.request" and anyio.current_effective_deadline() == -inf
+
+    async def _wait(self) -> None:
+        self._waiting += 1
+        self._demanded = True
+        self._make_room()
+        try:
+            await self._arrival.wait()
+        finally:
+            self._waiting -= 1
+
+    def _may_read(self) -> bool:
+        return self._demanded and (
+            self._buffered < self._read_ahead or (not self._messages and self.is_awaited)
+        )
+
+    async def _read(self) -> None:
+        try:
+            message = await self._receive()
+        except Exception as error:  # the application asked for messages: it hears what became of them
+            self._error = error
+        else:
+            self._take(message)
+        arrival, self._arrival = self._arrival, anyio.Event()
+        arrival.set()
+
+    def _take(self, message: Message) -> None:
+        if message["type"] in _DISCONNECTS:
+            self._disconnect = message
+            self._on_disconnect()
+        else:
+            self._messages.append(message)
+            self._buffered += _cost(message)
+
+    def _make_room(self) -> None:
+        if self._may_read():
+            room, self._room = self._room, anyio.Event()
+            room.set()
+
+
+def _cost(message: Message) -> int:
+    return MESSAGE_COST + sum(len(message.get(key) or b"") for key in ("body", "bytes", "text"))

@@ -1,0 +1,92 @@
+"""Endpoints as cancelable operations.
+
+A decorated endpoint keeps the signature of the original, which is what FastAPI builds dependency
+injection and OpenAPI from. So no parameter is added to get at the request: it is found among the
+arguments, or else through the middleware.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from anyio import to_thread
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket
+
+from .._core._errors import CancelationError
+from .._core._timeouts import seconds
+from .._core._token import CancelationToken
+from .._scope import Cancelable
+from ..asgi import close_message, current_request_token, outcome_of, problem
+from ._requests import get_request_token
+
+
+def decorate(
+    endpoint: Callable[..., Any],
+    timeout: float | timedelta | None,
+    http_exception: type[HTTPException] | None,
+) -> Callable[..., Awaitable[Any]]:
+    """Wrap *endpoint*; a cancelation becomes an *http_exception*, unless that is ``None``.
+
+    Raises:
+        TypeError: If *endpoint* is a generator, or cannot be called.
+    """
+    call = _as_coroutine_function(endpoint)
+    limit = seconds(timeout)
+
+    @functools.wraps(endpoint)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        connection = _connection_in(*args, *kwargs.values())
+        token = current_request_token() if connection is None else get_request_token(connection)
+        try:
+            async with _operation(endpoint, limit, token):
+                return await call(*args, **kwargs)
+        except CancelationError as error:
+            if http_exception is None:
+                raise
+            raise _framework_error(error, connection, http_exception) from error
+
+    return wrapper
+
+
+def _as_coroutine_function(endpoint: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    if not callable(endpoint):
+        raise TypeError(f"with_cancelation decorates endpoints, got {endpoint!r}")
+    if inspect.isasyncgenfunction(endpoint) or inspect.isgeneratorfunction(endpoint):
+        raise TypeError(
+            f"with_cancelation cannot decorate the generator {endpoint.__qualname__}: the endpoint would be "
+            "over before its stream begins; return a cancelable_streaming_response instead"
+        )
+    if inspect.iscoroutinefunction(endpoint):
+        return endpoint
+
+    async def call(*args: Any, **kwargs: Any) -> Any:  # as the framework itself would call it
+        return await to_thread.run_sync(functools.partial(endpoint, *args, **kwargs))
+
+    return call
+
+
+def _connection_in(*values: object) -> HTTPConnection | None:
+    return next((value for value in values if isinstance(value, HTTPConnection)), None)
+
+
+def _operation(
+    endpoint: Callable[..., Any], timeout: float | None, token: CancelationToken | None
+) -> Cancelable:
+    tokens = () if token is None else (token,)
+    return Cancelable(timeout=timeout, tokens=tokens, name=getattr(endpoint, "__name__", None))
+
+
+def _framework_error(
+    error: CancelationError, connection: HTTPConnection | None, http_exception: type[HTTPException]
+) -> Exception:
+    outcome = outcome_of(error.cancelation)
+    if isinstance(connection, WebSocket):
+        message = close_message(error.cancelation)
+        return WebSocketException(message["code"], message["reason"])
+    return http_exception(outcome.status, str(problem(error.cancelation)["detail"]), outcome.headers)

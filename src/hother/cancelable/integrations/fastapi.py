@@ -1,0 +1,126 @@
+"""FastAPI: the middleware, the dependency, and endpoints, streams and WebSockets that can be cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Annotated, Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+from fastapi import Depends, HTTPException
+from starlette.requests import HTTPConnection
+
+from .._core._timeouts import seconds
+from .._scope import Cancelable
+from ._endpoints import decorate
+from ._requests import get_request_token
+from ._streaming import cancelable_streaming_response
+from ._websocket import CancelableWebSocket
+from .starlette import RequestCancelationMiddleware
+
+__all__ = (
+    "CancelableDependency",
+    "CancelableWebSocket",
+    "RequestCancelationMiddleware",
+    "cancelable_dependency",
+    "cancelable_streaming_response",
+    "get_request_token",
+    "with_cancelation",
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CancelableDependency(Protocol):
+    """What `cancelable_dependency` is: an async function for FastAPI to call, with one method."""
+
+    __name__: str
+
+    def __call__(self, request: HTTPConnection, timeout: float | None = None) -> Awaitable[Cancelable]:
+        """Make an operation that is cancelled with the request or WebSocket, for the endpoint to enter."""
+        ...
+
+    def with_options(
+        self, *, timeout: float | timedelta | None = None, raise_on_cancel: bool = True
+    ) -> CancelableDependency:
+        """Make a dependency of its own: ``Depends(cancelable_dependency.with_options(timeout=30))``.
+
+        Args:
+            timeout: How long the operation's block may take, in seconds.
+            raise_on_cancel: False: leave the block quietly when cancelled.
+
+        Raises:
+            TypeError: If *timeout* is not a number.
+            ValueError: If *timeout* is negative or NaN.
+        """
+        ...
+
+
+def _not_from_the_client() -> None:
+    """Fill the parameter ``timeout``, which FastAPI would otherwise take from the query string."""
+
+
+def _make_dependency(
+    *, timeout: float | timedelta | None = None, raise_on_cancel: bool = True
+) -> CancelableDependency:
+    limit = seconds(timeout)
+
+    async def cancelable_dependency(
+        request: HTTPConnection,
+        timeout: Annotated[float | None, Depends(_not_from_the_client)] = None,
+    ) -> Cancelable:
+        """Make an operation that is cancelled with the request or WebSocket, for the endpoint to enter.
+
+        ``cancel: Cancelable = Depends(cancelable_dependency)``, then ``async with cancel:``. FastAPI
+        calls a dependency once per request: parts of one request share the operation, which serves one
+        block, unless they ask for ``use_cache=False``. Not a checkpoint.
+
+        Args:
+            request: The request, or the WebSocket.
+            timeout: How long the operation's block may take, in seconds, if this is called by hand.
+                Clients cannot set it; to configure the dependency, see ``with_options``.
+        """
+        return Cancelable(
+            timeout=limit if timeout is None else timeout,
+            tokens=(get_request_token(request),),
+            name=request.scope.get("path"),
+            raise_on_cancel=raise_on_cancel,
+        )
+
+    dependency = cast("CancelableDependency", cancelable_dependency)
+    setattr(dependency, "with_options", _make_dependency)  # noqa: B010 (a function has no such attribute)
+    return dependency
+
+
+cancelable_dependency = _make_dependency()
+
+
+@overload
+def with_cancelation(timeout: Callable[P, Awaitable[T]], /) -> Callable[P, Awaitable[T]]: ...
+@overload
+def with_cancelation(timeout: Callable[P, T], /) -> Callable[P, Awaitable[T]]: ...
+@overload
+def with_cancelation(
+    timeout: float | None = None, raise_on_cancel: bool = True
+) -> Callable[[Callable[P, Any]], Callable[P, Awaitable[Any]]]: ...
+def with_cancelation(timeout: Any = None, raise_on_cancel: bool = True) -> Any:
+    """Make an endpoint's body a cancelable operation, tied to the request's token.
+
+    `current_operation` returns the operation inside. Works with and without parentheses, for ``async
+    def`` and ``def`` endpoints, with or without a ``request`` parameter; the endpoint's signature
+    stays as it is. A ``def`` endpoint runs in a worker thread, which nothing can interrupt: let it
+    call ``current_operation().check()`` now and then.
+
+    Args:
+        timeout: How long the endpoint may take, in seconds.
+        raise_on_cancel: Whether a cancelation becomes an ``HTTPException`` with the outcome's status
+            (504 for a timeout), or a ``WebSocketException``. Otherwise the `CancelationError` itself
+            leaves the endpoint, and the middleware answers it.
+
+    Raises:
+        TypeError: If what is decorated is a generator, or *timeout* is not a number.
+        ValueError: If *timeout* is negative or NaN.
+    """
+    if callable(timeout):
+        return decorate(timeout, None, HTTPException)
+    return lambda endpoint: decorate(endpoint, timeout, HTTPException if raise_on_cancel else None)

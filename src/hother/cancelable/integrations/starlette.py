@@ -1,0 +1,96 @@
+"""Starlette: the middleware, and endpoints, streaming responses and WebSockets that can be cancelled.
+
+Everything here works in FastAPI as well; `hother.cancelable.integrations.fastapi` adds what needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar, overload
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from .. import asgi
+from .._core._errors import CancelationError
+from ._endpoints import decorate
+from ._requests import get_request_token
+from ._streaming import cancelable_streaming_response
+from ._websocket import CancelableWebSocket
+
+__all__ = (
+    "CancelableWebSocket",
+    "RequestCancelationMiddleware",
+    "cancelable_streaming_response",
+    "get_request_token",
+    "with_cancelation",
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class RequestCancelationMiddleware(asgi.RequestCancelationMiddleware):
+    """`hother.cancelable.asgi.RequestCancelationMiddleware`, with what Starlette and FastAPI need.
+
+    Starlette's ``ClientDisconnect`` and ``WebSocketDisconnect``, if nobody handles them, end the
+    request quietly. An application that is wrapped as a whole, rather than through
+    ``add_middleware``, answers a `CancelationError` in the way of this middleware.
+    """
+
+    disconnect_errors = (ClientDisconnect, WebSocketDisconnect)
+
+    def prepare(self, app: asgi.ASGIApp) -> None:
+        """Teach an application that is wrapped as a whole to answer a `CancelationError`.
+
+        It would otherwise answer with its own 500, before the error gets here.
+        """
+        if isinstance(app, Starlette):
+            app.exception_handlers.setdefault(CancelationError, answer_cancelation)
+
+
+async def answer_cancelation(connection: Request | WebSocket, error: Exception) -> Response | None:
+    """Answer a `CancelationError` as an exception handler of Starlette."""
+    assert isinstance(error, CancelationError)
+    if isinstance(connection, WebSocket):
+        message = asgi.close_message(error.cancelation)
+        await connection.close(message["code"], message["reason"])
+        return None
+    outcome = asgi.outcome_of(error.cancelation)
+    return JSONResponse(
+        asgi.problem(error.cancelation), outcome.status, outcome.headers, media_type=asgi.PROBLEM_JSON
+    )
+
+
+@overload
+def with_cancelation(timeout: Callable[P, Awaitable[T]], /) -> Callable[P, Awaitable[T]]: ...
+@overload
+def with_cancelation(timeout: Callable[P, T], /) -> Callable[P, Awaitable[T]]: ...
+@overload
+def with_cancelation(
+    timeout: float | None = None, raise_on_cancel: bool = True
+) -> Callable[[Callable[P, Any]], Callable[P, Awaitable[Any]]]: ...
+def with_cancelation(timeout: Any = None, raise_on_cancel: bool = True) -> Any:
+    """Make an endpoint's body a cancelable operation, tied to the request's token.
+
+    `current_operation` returns the operation inside. Works with and without parentheses, for ``async
+    def`` and ``def`` endpoints, with or without a ``request`` parameter; the endpoint's signature
+    stays as it is. A ``def`` endpoint runs in a worker thread, which nothing can interrupt: let it
+    call ``current_operation().check()`` now and then.
+
+    Args:
+        timeout: How long the endpoint may take, in seconds.
+        raise_on_cancel: Whether a cancelation becomes an ``HTTPException`` with the outcome's status
+            (504 for a timeout), or a ``WebSocketException``. Otherwise the `CancelationError` itself
+            leaves the endpoint.
+
+    Raises:
+        TypeError: If what is decorated is a generator, or *timeout* is not a number.
+        ValueError: If *timeout* is negative or NaN.
+    """
+    if callable(timeout):
+        return decorate(timeout, None, HTTPException)
+    return lambda endpoint: decorate(endpoint, timeout, HTTPException if raise_on_cancel else None)

@@ -1,0 +1,1 @@
+"""What may cancel an operation. Each source is one coroutine, ``wait() -> Cancelation``."""
