@@ -11,24 +11,28 @@ A short tour, from the bottom up; each layer knows only those before it:
 
 from __future__ import annotations
 
-from ._core._errors import (
-    CancelationError,
-    ConditionCancelation,
-    DisconnectCancelation,
-    LifecycleError,
-    ManualCancelation,
-    ParentCancelation,
-    ShutdownCancelation,
-    SignalCancelation,
-    TimeoutCancelation,
-)
-from ._core._lifecycle import OperationStatus
-from ._core._observers import Observer, add_observer
-from ._core._operation import OperationContext
-from ._core._reasons import Cancelation, CancelationReason
-from ._core._token import CancelationToken, TokenStatistics
-from ._scope import Cancelable, OperationOptions, current_operation
-from ._shield import Shield
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._core._errors import (
+        CancelationError,
+        ConditionCancelation,
+        DisconnectCancelation,
+        LifecycleError,
+        ManualCancelation,
+        ParentCancelation,
+        ShutdownCancelation,
+        SignalCancelation,
+        TimeoutCancelation,
+    )
+    from ._core._lifecycle import OperationStatus
+    from ._core._observers import Observer, add_observer
+    from ._core._operation import OperationContext
+    from ._core._reasons import Cancelation, CancelationReason
+    from ._core._token import CancelationToken, TokenStatistics
+    from ._scope import Cancelable, OperationOptions, current_operation
+    from ._shield import Shield
 
 __all__ = (
     "Cancelable",
@@ -54,8 +58,38 @@ __all__ = (
     "current_operation",
 )
 
-for _name in __all__:  # tracebacks, reprs and pickles show where a name is public
-    _value = globals()[_name]
-    if getattr(_value, "__module__", "").startswith(__name__):
-        _value.__module__ = __name__
-del _name, _value
+# Importing the package costs next to nothing: each name is loaded when it is first used, as AnyIO's are.
+_PLACES = {
+    "CancelationError": "._core._errors",
+    "ConditionCancelation": "._core._errors",
+    "DisconnectCancelation": "._core._errors",
+    "LifecycleError": "._core._errors",
+    "ManualCancelation": "._core._errors",
+    "ParentCancelation": "._core._errors",
+    "ShutdownCancelation": "._core._errors",
+    "SignalCancelation": "._core._errors",
+    "TimeoutCancelation": "._core._errors",
+    "OperationStatus": "._core._lifecycle",
+    "Observer": "._core._observers",
+    "add_observer": "._core._observers",
+    "OperationContext": "._core._operation",
+    "Cancelation": "._core._reasons",
+    "CancelationReason": "._core._reasons",
+    "CancelationToken": "._core._token",
+    "TokenStatistics": "._core._token",
+    "Cancelable": "._scope",
+    "OperationOptions": "._scope",
+    "current_operation": "._scope",
+    "Shield": "._shield",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_PLACES[name], __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -162,8 +162,9 @@ def current_owner() -> Any:
 
 def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:
     """Make the record of a cancelation that follows from that of an operation above."""
-    parent = "the parent operation" if name is None else f"the parent operation {name}"
-    return Cancelation(CancelationReason.PARENT, f"{parent} was cancelled: {cause}", name, cause)
+    return Cancelation(
+        CancelationReason.PARENT, f"the parent operation was cancelled: {cause}", by=name, cause=cause
+    )
 
 
 def _block_of(reference: weakref.ref[Block] | None) -> Block | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
 from functools import partial
 from math import inf
 from types import TracebackType
@@ -23,15 +22,19 @@ from ._core._errors import CancelationError, LifecycleError, error_for
 from ._core._lifecycle import OperationStatus, check_transition
 from ._core._observers import Observer, notify_progress, notify_transition, report, watching
 from ._core._operation import OperationContext
+from ._core._public import public
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._timeouts import seconds
 from ._core._token import CancelationToken
 from ._shield import Shield
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from typing_extensions import Self, Unpack
 
 
+@public
 class OperationOptions(TypedDict, total=False):
     """What every constructor of `Cancelable` takes by keyword."""
 
@@ -43,6 +46,7 @@ class OperationOptions(TypedDict, total=False):
     observers: Iterable[Observer]  #: who is told of this operation, besides those who watch all
 
 
+@public
 class Cancelable:
     """An operation that can be cancelled: by its token, by its deadline, by its parent.
 
@@ -148,7 +152,10 @@ class Cancelable:
         Unlike a child, it is cancelled for the same reason; unlike `combine`, it takes no callbacks
         over. Cancelling it leaves this one alone. This one need not be entered.
         """
-        return Cancelable(timeout=self.remaining(), tokens=(self._token, *self._tokens), name=self._name)
+        tokens = (self._token, *self._tokens)
+        followed = Cancelable(timeout=self.remaining(), tokens=tokens, name=self._name)
+        followed._parents = self._parents
+        return followed
 
     # --- Looking at it. Safe in any thread.
 
@@ -260,12 +267,11 @@ class Cancelable:
         Raises:
             CancelationError: If the operation should stop; the subclass tells the reason.
         """
-        if self._block is None:
-            for token in self._tokens:
-                token.check()
-        elif self._block.late is not None and self._block.is_late:
+        if self._block is not None and self._block.late is not None and self._block.is_late:
             self._token.cancel_with(self._block.late)
         cancelation = self._token.cancelation
+        if cancelation is None and self._block is None:
+            cancelation = self._pending_cancelation()
         if cancelation is not None:
             raise error_for(cancelation, self.context)
 
@@ -386,6 +392,16 @@ class Cancelable:
                 assert block.late is not None
                 yield left, parent_cancelation(parent._name, block.late)
 
+    def _pending_cancelation(self) -> Cancelation | None:
+        """Why the block will be cancelled as soon as it is entered."""
+        for token in self._tokens:
+            if token.cancelation is not None:
+                return token.cancelation
+        for parent in self._parents:
+            if parent.cancelation is not None:
+                return parent_cancelation(parent._name, parent.cancelation)
+        return None
+
     # --- How it ended
 
     async def _finish(self, block: Block, left: BaseException | None, stopped: bool) -> None:
@@ -446,6 +462,7 @@ _EVENTS = {
 }
 
 
+@public
 def current_operation() -> Cancelable | None:
     """Return the innermost operation whose block this code runs in, or ``None``.
 

@@ -9,11 +9,13 @@ from typing import Generic, TypeVar, final
 from anyio import CancelScope, current_time
 
 from ._core._errors import TimeoutCancelation
+from ._core._public import public
 from ._core._reasons import Cancelation, CancelationReason
 
 T = TypeVar("T")
 
 
+@public
 @final
 class Shield(Generic[T]):
     """The async context manager that `Cancelable.shield` returns. It can be entered once."""
@@ -40,10 +42,10 @@ class Shield(Generic[T]):
         traceback: TracebackType | None,
     ) -> bool:
         try:
-            caught = self._scope.__exit__(exc_type, exc, traceback)
+            self._scope.__exit__(exc_type, exc, traceback)
         finally:
             self._on_change(False)
-        if caught:
+        if self._scope.cancelled_caught:
             message = f"a shielded section used up its {self._budget:g} seconds"
             raise TimeoutCancelation(Cancelation(CancelationReason.TIMEOUT, message)) from exc
         return False

@@ -23,12 +23,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._public import public
 from ._reasons import Cancelation, CancelationReason
 
 if TYPE_CHECKING:
     from ._operation import OperationContext
 
 
+@public
 class CancelationError(Exception):
     """A cancelable operation was cancelled.
 
@@ -65,34 +67,42 @@ class CancelationError(Exception):
         return self.cancelation.message
 
 
+@public
 class TimeoutCancelation(CancelationError, TimeoutError):
     """An operation's deadline passed."""
 
 
+@public
 class ManualCancelation(CancelationError):
     """Somebody called ``cancel()``."""
 
 
+@public
 class SignalCancelation(CancelationError):
     """The process received a signal that the operation listens for."""
 
 
+@public
 class ConditionCancelation(CancelationError):
     """A condition that the operation watches came true."""
 
 
+@public
 class ParentCancelation(CancelationError):
     """The operation's parent was cancelled; ``.cancelation.cause`` says why."""
 
 
+@public
 class DisconnectCancelation(CancelationError):
     """The client went away before its response was complete."""
 
 
+@public
 class ShutdownCancelation(CancelationError):
     """The server is shutting down."""
 
 
+@public
 class LifecycleError(RuntimeError):
     """An operation was used in a state that does not allow it. A mistake in the program, not an event."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from enum import Enum
 
 from ._errors import LifecycleError
+from ._public import public
 
 
+@public
 class OperationStatus(str, Enum):
     """Where an operation stands."""
 

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 from ._lifecycle import OperationStatus
 from ._operation import OperationContext
+from ._public import public
 
 
+@public
 class Observer(Protocol):
     """Watches operations. Its methods are called in the operation's task: they must not block.
 
@@ -30,6 +32,7 @@ class Observer(Protocol):
 _everywhere: dict[object, Observer] = {}
 
 
+@public
 def add_observer(observer: Observer) -> Callable[[], None]:
     """Have *observer* told of every operation of this process. Safe in any thread; never blocks.
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._lifecycle import OperationStatus
+from ._public import public
 from ._reasons import Cancelation
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class OperationContext:
     """An operation as it stood at one moment. It keeps nothing of the operation alive."""

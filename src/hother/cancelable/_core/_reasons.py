@@ -6,7 +6,10 @@ import time
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ._public import public
 
+
+@public
 class CancelationReason(str, Enum):
     """What kind of event asked for a cancelation."""
 
@@ -23,6 +26,7 @@ class CancelationReason(str, Enum):
     __str__ = str.__str__
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Cancelation:
     """The record of one cancelation. Two records are equal if they say the same, whenever they were made."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from math import isnan
-from numbers import Real
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 
 def seconds(timeout: float | timedelta | None, name: str = "timeout") -> float | None:
@@ -16,10 +18,10 @@ def seconds(timeout: float | timedelta | None, name: str = "timeout") -> float |
     """
     if timeout is None:
         return None
-    if isinstance(timeout, timedelta):
-        timeout = timeout.total_seconds()
-    if not isinstance(timeout, Real) or isinstance(timeout, bool):
+    in_seconds = getattr(timeout, "total_seconds", None)  # rather than import datetime for its type
+    value = timeout if in_seconds is None else in_seconds()
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number of seconds, a timedelta or None, got {timeout!r}")
-    if timeout < 0 or isnan(timeout):
+    if value < 0 or isnan(value):
         raise ValueError(f"{name} must not be negative or NaN, got {timeout!r}")
-    return float(timeout)
+    return float(value)

@@ -28,6 +28,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from ._errors import error_for
+from ._public import public
 from ._reasons import Cancelation, CancelationReason
 from ._wakeup import run_in
 
@@ -37,6 +38,7 @@ if sys.version_info < (3, 11):
 Callback: TypeAlias = Callable[[Cancelation], object]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class TokenStatistics:
     """A snapshot of a token's insides, for debugging and for tests."""
@@ -45,6 +47,7 @@ class TokenStatistics:
     callbacks: int  #: how many callbacks, waiters and links still wait for that
 
 
+@public
 @final
 class CancelationToken:
     """A flag that any thread may raise and any task may wait for.

@@ -1,9 +1,8 @@
 """One request or WebSocket, from its first message to its outcome.
 
 Tasks: the application runs in the task that the server called us in, inside a scope of ours. Beside
-it, in one task group, run the reader, the timer of a request with a deadline, and, for a request that
-is cancelled while its client waits, the task that answers the client although the application is
-still busy cleaning up.
+it, in one task group, run the reader, and the watch: it keeps the deadline, and answers the client of
+an application that was stopped and is still busy.
 
 What the application raises never passes through the task group, which would put it in an exception
 group: it is carried around it.
@@ -12,7 +11,8 @@ group: it is carried around it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+import weakref
+from collections.abc import Iterable
 from contextvars import ContextVar
 
 import anyio
@@ -36,12 +36,14 @@ if sys.version_info < (3, 11):
 TOKEN_KEY = "cancelation_token"
 """Where the request's token is in the ASGI scope."""
 
-_request_token: ContextVar[CancelationToken | None] = ContextVar("request_token", default=None)
+# A weak reference: tasks that the application or the server starts inherit it, and may outlive the request.
+_request_token: ContextVar[weakref.ref[CancelationToken] | None] = ContextVar("request_token", default=None)
 
 
 def current_request_token() -> CancelationToken | None:
     """Return the token of the request that this code works for, or ``None``. Never blocks."""
-    return _request_token.get()
+    reference = _request_token.get()
+    return None if reference is None else reference()
 
 
 class Exchange:
@@ -57,7 +59,9 @@ class Exchange:
         self._outer_token = scope.get(TOKEN_KEY)  # if the middleware is installed twice
         self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
         self._work = CancelScope()
-        self._monitors: list[CancelScope] = []
+        self._stopped = anyio.Event()
+        self._cause: Cancelation | None = None  # why the application was stopped
+        self._reading = CancelScope()
         self._was_told = False  # whether the application hears of the disconnect in receive()
         self._has_ended = False
         self._error: BaseException | None = None
@@ -72,26 +76,25 @@ class Exchange:
     async def run(self, app: ASGIApp) -> None:
         """Call *app*, and see to it that the client gets an answer."""
         loop = current_token()
-        async with anyio.create_task_group() as self._tasks:
+        async with anyio.create_task_group() as tasks:
             remove_callback = self._token.add_callback(lambda cause: run_in(loop, self._cancelled, cause))
             try:
-                self._monitor(self._reader.run)
-                if self._timeout is not None:
-                    self._monitor(self._time_out)
+                tasks.start_soon(self._read)
+                tasks.start_soon(self._watch)
                 await self._run_application(app)
                 await self._settle()
             finally:
                 self._has_ended = True
                 remove_callback()
-                for monitor in self._monitors:
-                    monitor.cancel()
+                self._reading.cancel()
+                self._stopped.set()  # rather than a cancel: an answer may be on its way
         if self._error is not None:
             raise self._error
 
     async def _run_application(self, app: ASGIApp) -> None:
         self._scope[TOKEN_KEY] = self._token
         outer_token = _request_token.get()
-        _request_token.set(self._token)
+        _request_token.set(weakref.ref(self._token))
         try:
             with self._work:
                 await app(self._scope, self._reader.receive, self._response.send)
@@ -101,14 +104,9 @@ class Exchange:
             _request_token.set(outer_token)
             self._scope[TOKEN_KEY] = self._outer_token or self._token
 
-    def _monitor(self, function: Callable[[], Awaitable[None]]) -> None:
-        async def run() -> None:
-            with scope:
-                await function()
-
-        scope = CancelScope()
-        self._monitors.append(scope)
-        self._tasks.start_soon(run)
+    async def _read(self) -> None:
+        with self._reading:
+            await self._reader.run()
 
     # --- What may happen to the request
 
@@ -119,13 +117,19 @@ class Exchange:
             self._was_told = not self._is_http and self._reader.is_awaited
             self._cancel(Cancelation(CancelationReason.DISCONNECT))
 
-    async def _time_out(self) -> None:
-        assert self._timeout is not None
-        await anyio.sleep(self._timeout)
-        if self._response.phase is not Phase.COMPLETE:
+    async def _watch(self) -> None:
+        """Wait for the deadline, or for anything else that stops the application; then answer for it.
+
+        A thread or a shielded section may keep the application busy: the client need not wait for it.
+        """
+        with anyio.move_on_after(self._timeout) as deadline:
+            await self._stopped.wait()
+        if deadline.cancelled_caught and self._response.phase is not Phase.COMPLETE:
             cancelation = Cancelation(CancelationReason.TIMEOUT, f"timed out after {self._timeout:g} seconds")
             if not self._cancel(cancelation):  # it was cancelled before, and may have been left to go on
                 self._stop(cancelation)
+        if self._cause is not None and self._is_http:
+            await self._answer(self._cause)
 
     def _cancel(self, cancelation: Cancelation) -> bool:
         try:
@@ -142,10 +146,9 @@ class Exchange:
 
     def _stop(self, cancelation: Cancelation) -> None:
         if not self._has_ended:
+            self._cause = cancelation
             self._work.cancel(f"{cancelation.reason}: {cancelation}")
-            if self._is_http:
-                # A thread or a shielded section may still be busy: the client need not wait for it.
-                self._tasks.start_soon(self._answer, cancelation)
+            self._stopped.set()
 
     # --- What becomes of it
 
@@ -165,7 +168,7 @@ class Exchange:
         """Return the cancelation that *error* reports, unless it is a failure that the server should see."""
         if isinstance(error, self._options.disconnect_errors) and self._reader.has_disconnected:
             return Cancelation(CancelationReason.DISCONNECT)
-        if self._response.phase is Phase.COMPLETE and not self._token.is_cancelled:
+        if self._is_http and self._response.phase is Phase.COMPLETE and not self._token.is_cancelled:
             return None  # of a background task: no client is waiting for an outcome
         return _cancelation_in(error)
 

@@ -70,8 +70,14 @@ class Response:
     async def _pass_on(self, message: Message) -> None:
         # Before it is sent, for two reasons: nobody else may start a response meanwhile, and servers
         # report the end of a response as a disconnect at once.
+        before = self._phase
         self._follow(message)
-        await self._send(message)
+        try:
+            await self._send(message)
+        except BaseException:
+            if message["type"].startswith("http."):
+                self._phase = before  # servers wait before they write, never after: it was not sent
+            raise
 
     def _follow(self, message: Message) -> None:
         kind = message["type"]

@@ -56,7 +56,7 @@ class CancelableDependency(Protocol):
         ...
 
 
-def _not_from_the_client() -> None:
+async def _not_from_the_client() -> None:  # async: a plain function would take a thread
     """Fill the parameter ``timeout``, which FastAPI would otherwise take from the query string."""
 
 
