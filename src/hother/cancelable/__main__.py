@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m hother.cancelable",
         description="Request-scoped cancelation for FastAPI and Starlette, on asyncio and Trio.",
     )
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
         help="watch handlers stop as their clients hang up",

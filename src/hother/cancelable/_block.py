@@ -116,7 +116,7 @@ class Block:
     def outside_cancelation(self) -> Cancelation:
         """Tell why the block was cancelled from outside, as far as that can be known."""
         for outer in self._enclosing():
-            cause = outer._token.cancelation
+            cause = outer._token.cancelation or (outer.late if outer.is_late else None)
             if cause is not None:
                 return parent_cancelation(outer._name, cause)
         return Cancelation(CancelationReason.EXTERNAL)

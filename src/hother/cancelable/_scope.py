@@ -18,7 +18,7 @@ from anyio import get_cancelled_exc_class
 
 from ._block import Block, current_owner, parent_cancelation
 from ._callbacks import checked, run_all
-from ._core._errors import CancelationError, LifecycleError, error_for
+from ._core._errors import CancelationError, LifecycleError, error_for, leaves
 from ._core._lifecycle import OperationStatus, check_transition
 from ._core._observers import Observer, notify_progress, notify_transition, report, watching
 from ._core._operation import OperationContext
@@ -198,12 +198,13 @@ class Cancelable:
     @property
     def cancelation(self) -> Cancelation | None:
         """Why the operation was cancelled, if it was."""
+        self._notice_deadline()
         return self._token.cancelation
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the operation was told to stop, be its block left already or not."""
-        return self._token.is_cancelled
+        return self.cancelation is not None
 
     @property
     def context(self) -> OperationContext:
@@ -257,6 +258,7 @@ class Cancelable:
         Returns:
             Whether this was the first cancelation.
         """
+        self._notice_deadline()
         return self._token.cancel(reason, message, by=by)
 
     def check(self) -> None:
@@ -267,9 +269,7 @@ class Cancelable:
         Raises:
             CancelationError: If the operation should stop; the subclass tells the reason.
         """
-        if self._block is not None and self._block.late is not None and self._block.is_late:
-            self._token.cancel_with(self._block.late)
-        cancelation = self._token.cancelation
+        cancelation = self.cancelation
         if cancelation is None and self._block is None:
             cancelation = self._pending_cancelation()
         if cancelation is not None:
@@ -363,7 +363,7 @@ class Cancelable:
         stopped = exc is not None and (left is None or self._is_own_error(left))
         await self._finish(self._block, left, stopped)
         if stopped:
-            if self._raise_on_cancel and left is None:
+            if self._raise_on_cancel and not isinstance(left, CancelationError):
                 assert self.cancelation is not None
                 raise error_for(self.cancelation, self.context) from exc
             return not self._raise_on_cancel
@@ -412,7 +412,7 @@ class Cancelable:
             self._become(OperationStatus.CANCELLED)
         elif left is None:
             self._become(OperationStatus.COMPLETED)
-        elif isinstance(left, get_cancelled_exc_class()):
+        elif all(isinstance(leaf, get_cancelled_exc_class()) for leaf in leaves(left)):
             self._settle(block.outside_cancelation())
             self._become(OperationStatus.CANCELLED)
         else:
@@ -421,6 +421,11 @@ class Cancelable:
         callbacks = self._callbacks.get(_EVENTS[self._status])
         if callbacks:
             await run_all(callbacks, self.context, *(() if self._error is None else (left,)))
+
+    def _notice_deadline(self) -> None:
+        """Tell the token that the deadline has passed: the scope tells only the block."""
+        if self._block is not None and self._block.late is not None and self._block.is_late:
+            self._settle(self._block.late)
 
     def _settle(self, cancelation: Cancelation) -> None:
         """Record why the operation ended. Others may wait for its token; their errors are not ours."""
@@ -431,7 +436,10 @@ class Cancelable:
 
     def _is_own_error(self, error: BaseException | None) -> bool:
         """Whether ``check()`` raised *error* in the block, for the very cancelation of this operation."""
-        return isinstance(error, CancelationError) and error.cancelation is self.cancelation
+        return error is not None and all(
+            isinstance(leaf, CancelationError) and leaf.cancelation is self.cancelation
+            for leaf in leaves(error)
+        )
 
     def _become(self, status: OperationStatus) -> None:
         previous = self._status
@@ -442,9 +450,12 @@ class Cancelable:
             notify_transition(observers, self.context, previous)
 
     def _shield_changed(self, entered: bool) -> None:
-        self._shields += 1 if entered else -1
-        if self._shields == int(entered):  # the first one in, or the last one out
+        if self._status.is_final and not entered:
+            return  # a section in a task that outlives the block
+        shields = self._shields + (1 if entered else -1)
+        if shields == int(entered):  # the first one in, or the last one out
             self._become(OperationStatus.SHIELDED if entered else OperationStatus.RUNNING)
+        self._shields = shields
 
     def _find_above_id(self) -> str | None:
         above = self.parent or (None if self._block is None else self._block.enclosing_owner())

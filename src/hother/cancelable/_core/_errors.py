@@ -21,10 +21,15 @@ instead; a cancelation that comes from outside passes through it untouched.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ._public import public
 from ._reasons import Cancelation, CancelationReason
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from ._operation import OperationContext
@@ -116,6 +121,21 @@ _ERRORS: dict[CancelationReason, type[CancelationError]] = {
     CancelationReason.DISCONNECT: DisconnectCancelation,
     CancelationReason.SHUTDOWN: ShutdownCancelation,
 }
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Return the exceptions in a group and in the groups in it, or *error* itself if it is none."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from leaves(part)
+    else:
+        yield error
+
+
+def cancelation_in(error: BaseException) -> Cancelation | None:
+    """Return the cancelation of a `CancelationError`, or of the first in a group of only such errors."""
+    causes = [leaf.cancelation if isinstance(leaf, CancelationError) else None for leaf in leaves(error)]
+    return None if None in causes else causes[0]
 
 
 def error_for(cancelation: Cancelation, context: OperationContext | None = None) -> CancelationError:

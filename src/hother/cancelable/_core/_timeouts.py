@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
+from math import inf, isnan
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def seconds(timeout: float | timedelta | None, name: str = "timeout") -> float | None:
-    """Turn *timeout* into seconds, ``None`` meaning for ever.
+    """Turn *timeout* into seconds; for ever, be it ``None`` or infinite, is ``None``.
 
     Raises:
         TypeError: If it is neither a number of seconds nor a ``timedelta``.
@@ -24,4 +24,4 @@ def seconds(timeout: float | timedelta | None, name: str = "timeout") -> float |
         raise TypeError(f"{name} must be a number of seconds, a timedelta or None, got {timeout!r}")
     if value < 0 or isnan(value):
         raise ValueError(f"{name} must not be negative or NaN, got {timeout!r}")
-    return float(value)
+    return None if value == inf else float(value)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, final
@@ -33,9 +34,15 @@ from ._reasons import Cancelation, CancelationReason
 from ._wakeup import run_in
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
+    from exceptiongroup import BaseExceptionGroup
 
 Callback: TypeAlias = Callable[[Cancelation], object]
+
+
+class _Link(weakref.ref["CancelationToken"]):
+    """What a token has among its callbacks for each of its children."""
+
+    __slots__ = ()
 
 
 @public
@@ -72,7 +79,7 @@ class CancelationToken:
         # Holds at most one value: a dict rather than an attribute, for its setdefault().
         self._verdict: dict[None, Cancelation] = {}
         # Keys are handles, not the functions: one function may be added twice.
-        self._callbacks: dict[object, Callback] = {}
+        self._callbacks: dict[object, Callback | _Link] = {}
         # The parents, each with the function that takes the link away.
         self._links: tuple[tuple[CancelationToken, Callable[[], None]], ...] = ()
 
@@ -115,7 +122,7 @@ class CancelationToken:
 
         Raises:
             TypeError: If *reason* is not a `CancelationReason`.
-            Exception: What a callback raised, after all of them have run; an ``ExceptionGroup`` if
+            BaseException: What a callback raised, after all of them have run; an exception group if
                 more than one did.
         """
         if not isinstance(reason, CancelationReason):
@@ -124,14 +131,16 @@ class CancelationToken:
 
     def cancel_with(self, cancelation: Cancelation) -> bool:
         """Raise the flag with a record that exists, such as another token's. Otherwise like `cancel`."""
-        if self._verdict.setdefault(None, cancelation) is not cancelation:
+        if not self._raise_flag(cancelation):
             return False
-        self._unlink()
-        errors = [error for handle in list(self._callbacks) for error in self._run_callback(handle)]
+        errors: list[BaseException] = []
+        raised = deque([self])  # not by recursion: a chain of children may be longer than the stack
+        while raised:
+            raised.extend(raised.popleft()._tell(cancelation, errors))
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            raise ExceptionGroup("callbacks of a cancelation token failed", errors)
+            raise BaseExceptionGroup("callbacks of a cancelation token failed", errors)
         return True
 
     def check(self) -> None:
@@ -176,9 +185,8 @@ class CancelationToken:
             raise TypeError(f"callback must be callable, got {callback!r}")
         handle = object()
         self._callbacks[handle] = callback
-        if self._verdict:
-            for error in self._run_callback(handle):
-                raise error
+        if self._verdict and self._callbacks.pop(handle, None) is not None:
+            callback(self._verdict[None])
         return lambda: self._remove_callback(handle)
 
     def child(self) -> CancelationToken:
@@ -210,34 +218,39 @@ class CancelationToken:
         """Return a snapshot of the token's insides, for debugging and for tests."""
         return TokenStatistics(self.cancelation, len(self._callbacks))
 
+    def _raise_flag(self, cancelation: Cancelation) -> bool:
+        if self._verdict.setdefault(None, cancelation) is not cancelation:
+            return False
+        self._unlink()
+        return True
+
+    def _tell(self, cancelation: Cancelation, errors: list[BaseException]) -> list[CancelationToken]:
+        """Run the callbacks, and collect what they raise. Returns the children whose flag went up."""
+        children = []
+        for handle in list(self._callbacks):
+            callback = self._callbacks.pop(handle, None)
+            if isinstance(callback, _Link):
+                child = callback()
+                if child is not None and child._raise_flag(cancelation):
+                    children.append(child)
+            elif callback is not None:
+                try:
+                    callback(cancelation)
+                except BaseException as error:
+                    errors.append(error)
+        return children
+
     def _add_child(self, child: CancelationToken) -> Callable[[], None]:
         handle = object()
-        child_reference = weakref.ref(child, lambda _: self._remove_callback(handle))
-
-        def relay(cancelation: Cancelation) -> None:
-            child = child_reference()
-            if child is not None:
-                child.cancel_with(cancelation)
-
-        self._callbacks[handle] = relay
-        if self._verdict:
-            for error in self._run_callback(handle):
-                raise error
+        self._callbacks[handle] = _Link(child, lambda _: self._remove_callback(handle))
+        if self._verdict and self._callbacks.pop(handle, None) is not None:
+            child.cancel_with(self._verdict[None])
         return lambda: self._remove_callback(handle)
 
     def _unlink(self) -> None:
         links, self._links = self._links, ()
         for _, remove in links:
             remove()
-
-    def _run_callback(self, handle: object) -> list[Exception]:
-        callback = self._callbacks.pop(handle, None)
-        try:
-            if callback is not None:
-                callback(self._verdict[None])
-        except Exception as error:
-            return [error]
-        return []
 
     def _remove_callback(self, handle: object) -> None:
         self._callbacks.pop(handle, None)

@@ -13,11 +13,11 @@ import inspect
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from anyio.lowlevel import EventLoopToken, current_token
 
-_PACKAGE = __name__.partition("._core")[0]
 _LOOP_MACHINERY = frozenset(
     {"anyio", "asyncio", "concurrent", "outcome", "selectors", "sniffio", "trio", "uvloop"}
 )
@@ -65,30 +65,19 @@ def _is_running_here(loop: EventLoopToken) -> bool:
 
 
 def _called_from_a_task() -> bool:
-    """Whether a task called us in the ordinary way, rather than by having been interrupted.
+    """Whether a task called us in the ordinary way, rather than by interrupting the loop's machinery.
 
-    Going up the stack from here, the first frames are this package's. Where the next one that is a
-    coroutine is reached without passing through an event loop's machinery (or this package again),
-    that machinery is not in the middle of anything, even if a signal handler lies between.
+    Going up the stack from here leads to the coroutine that the loop is running. If no frame of an
+    event loop's machinery lies on the way, none is in the middle of anything, even if a signal handler
+    does.
     """
-    frame = sys._getframe(1)
-    while _is_ours(frame.f_globals):
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not _is_machinery(frame):
         if frame.f_code.co_flags & _COROUTINE:
             return True
-        if frame.f_back is None:
-            return False
         frame = frame.f_back
-    while not (frame.f_code.co_flags & _COROUTINE):
-        if frame.f_back is None or _is_machinery(frame.f_globals):
-            return False
-        frame = frame.f_back
-    return not _is_machinery(frame.f_globals)
+    return False
 
 
-def _is_ours(module: dict[str, Any]) -> bool:
-    name = str(module.get("__name__"))
-    return name == _PACKAGE or name.startswith(_PACKAGE + ".")
-
-
-def _is_machinery(module: dict[str, Any]) -> bool:
-    return _is_ours(module) or str(module.get("__name__")).partition(".")[0] in _LOOP_MACHINERY
+def _is_machinery(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _LOOP_MACHINERY

@@ -6,7 +6,8 @@ without; the parent plays the clients.
 * in the children: ``_server`` serves ``_app``, whose handlers write a ``_journal``;
 * in the parent: ``_children`` starts them, ``_clients`` come and leave, ``_runs`` collects what the
   journals say, ``_scenarios`` knows what is promised;
-* for the eye: ``_timeline`` and ``_screen``; ``_show`` runs it all, ``_serve`` is for trying by hand.
+* ``_play`` does all that, once; ``_show`` shows it, with ``_screen`` and ``_timeline``; ``_serve`` only
+  keeps the servers up, for trying by hand; ``_interrupts`` ends either in good order.
 
 Nothing here is imported by the rest of the library.
 """
@@ -40,12 +41,11 @@ def run(*, serve: bool = False, as_json: bool = False, color: bool = True) -> in
 
 
 def _start(serve: bool, as_json: bool, color: bool) -> int:
-    from rich.console import Console
-
     from ._interrupts import run_until_interrupted
+    from ._screen import Screen
     from ._serve import serve_until_cancelled
     from ._show import show, show_as_json
 
-    console = Console(no_color=not color, highlight=False)
+    screen = Screen(no_color=not color, highlight=False)
     play = serve_until_cancelled if serve else show_as_json if as_json else show
-    return run_until_interrupted(lambda: play(console))
+    return run_until_interrupted(lambda: play(screen))

@@ -82,17 +82,15 @@ class Child:
 async def children(
     on_event: Callable[[Event], None], on_log: Callable[[str], None] | None = None
 ) -> AsyncGenerator[list[Child], None]:
-    """Run a child process for each backend, and wait until their ports are known.
+    """Run a child process for each backend.
 
-    Check `Child.ended`: nothing is raised here if one could not start.
+    Nothing is raised if one does not start, or ends: look at `Child.listens` and `Child.ended`.
     """
     started = [Child(backend, on_event, on_log) for backend in TITLES]
     async with anyio.create_task_group() as tasks:
         for child in started:
             tasks.start_soon(child.run)
         try:
-            for child in started:
-                await child.listens.wait()
             yield started
         finally:
             tasks.cancel_scope.cancel()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 
 import anyio
@@ -22,7 +21,14 @@ PATIENCE = 0.45
 KIB = 1024
 _PARTS = (1, 1000, 4096, 65_536, 7, 30_000)  # sizes of the parts of an upload, over and over
 
-_FAILURES = (OSError, anyio.BrokenResourceError, anyio.EndOfStream, anyio.IncompleteRead)
+FAILURES = (
+    OSError,
+    anyio.BrokenResourceError,
+    anyio.EndOfStream,
+    anyio.IncompleteRead,
+    ValueError,  # the answer is not what it should be
+)
+"""What clients raise when the server fails them."""
 
 _UPGRADE = {
     "Connection": "Upgrade",
@@ -36,7 +42,7 @@ def hang_up(path: str, method: str = "GET") -> Callable[[Run, int], Awaitable[No
     """Make a client that asks for *path* and loses patience."""
 
     async def client(run: Run, port: int) -> None:
-        async with _connection(run, port) as stream:
+        async with await _connect(port) as stream:
             await stream.send(_head(run, method, path))
             await _lose_patience(run, stream)
 
@@ -45,14 +51,14 @@ def hang_up(path: str, method: str = "GET") -> Callable[[Run, int], Awaitable[No
 
 async def hang_up_on_websocket(run: Run, port: int) -> None:
     """Open the WebSocket ``/ticker``, and break the connection without a close frame."""
-    async with _connection(run, port) as stream:
+    async with await _connect(port) as stream:
         await stream.send(_head(run, "GET", "/ticker", **_UPGRADE))
         await _lose_patience(run, stream)
 
 
 async def hang_up_in_mid_upload(run: Run, port: int) -> None:
     """Announce 64 KiB, send half of them, faster than they are stored, and hang up."""
-    async with _connection(run, port) as stream:
+    async with await _connect(port) as stream:
         await stream.send(_head(run, "PUT", "/upload?pace=0.04", **{"Content-Length": str(64 * KIB)}))
         await stream.send(bytes(KIB))
         await run.has_begun.wait()
@@ -64,7 +70,7 @@ async def hang_up_in_mid_upload(run: Run, port: int) -> None:
 async def upload_all(run: Run, port: int) -> None:
     """Upload a MiB in chunks of many sizes, and see whether it has arrived as it was."""
     body = os.urandom(KIB * KIB)
-    async with _connection(run, port) as stream:
+    async with await _connect(port) as stream:
         await stream.send(_head(run, "PUT", "/upload", **{"Transfer-Encoding": "chunked"}))
         start = number = 0
         while start < len(body):
@@ -79,27 +85,29 @@ async def upload_all(run: Run, port: int) -> None:
 
 async def order_and_leave(run: Run, port: int) -> None:
     """Place an order, and hang up as soon as it is confirmed, while it is still being fulfilled."""
-    async with _connection(run, port) as stream:
+    async with await _connect(port) as stream:
         await stream.send(_head(run, "POST", "/order", **{"Content-Length": "0"}))
         await _answer(stream)
         run.left_at = time.monotonic()
 
 
-async def wait_until_up(port: int) -> None:
-    """Return once the server answers. It may be starting: its port is open already."""
-    with suppress(*_FAILURES):  # the process has ended: whoever started it knows
-        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+async def wait_until_up(port: int) -> str | None:
+    """Wait until the server answers. It may be starting: its port is open already.
+
+    Returns:
+        What is wrong with its answer, if anything.
+    """
+    try:
+        async with await _connect(port) as stream:
             await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await _answer(stream)
+    except FAILURES as error:
+        return str(error) or repr(error)
+    return None
 
 
-@asynccontextmanager
-async def _connection(run: Run, port: int) -> AsyncGenerator[SocketStream, None]:
-    try:
-        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
-            yield stream
-    except _FAILURES as error:
-        run.failure = f"the connection failed: {error!r}"
+async def _connect(port: int) -> SocketStream:
+    return await anyio.connect_tcp("127.0.0.1", port)
 
 
 def _head(run: Run, method: str, path: str, **headers: str) -> bytes:
@@ -121,5 +129,8 @@ async def _answer(stream: SocketStream) -> object:
     """Read a response whose head says how long its body is."""
     buffered = BufferedByteStream(stream)
     head = (await buffered.receive_until(b"\r\n\r\n", 64 * KIB)).decode().lower()
-    size = int(head.split("content-length:")[1].split("\r\n")[0])
+    status = head.partition("\r\n")[0].partition(" ")[2]
+    if not status.startswith("200"):
+        raise ValueError(f"the server answered {status}")
+    size = int(head.partition("content-length:")[2].partition("\r\n")[0])
     return json.loads(await buffered.receive_exactly(size))

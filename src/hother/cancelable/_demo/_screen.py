@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Sequence
+from typing import final
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -17,6 +21,17 @@ INTRODUCTION = (
     "One FastAPI app on two servers, with RequestCancelationMiddleware and without it. Clients hang up: "
     "how long do their handlers go on after that, and how much of their work do they do?\n"
 )
+
+
+@final
+class Screen(Console):
+    """A console whose reader may leave, as that of ``demo | head`` does."""
+
+    def on_broken_pipe(self) -> None:
+        """End the demo in good order. Rich would exit on the spot, in the midst of a task group."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        signal.raise_signal(signal.SIGTERM)
 
 
 def picture(board: Board, console: Console, status: str = "") -> RenderableType:
@@ -38,12 +53,13 @@ def verdict(board: Board, console: Console, found: Sequence[str], seconds: float
         lines.append(f"{_sign(console, kept=True)} With the middleware all handlers stopped ", "green")
         lines.append(f"within {_duration(slowest)}", "green")
         lines.append(f" ({_duration(BOUND)} are allowed).\n")
-    lines.append("Time spent on clients that had left: ")
-    lines.append(_duration(board.waste(guarded=True)), "bold green")
-    lines.append(" with it, ")
-    lines.append(_duration(board.waste(guarded=False)), "bold red")
-    lines.append(" without it.")
-    lines.append(f"\nThe demo took {seconds:.1f} s.", "dim")
+    if board.waste(guarded=False):
+        lines.append("Time spent on clients that had left: ")
+        lines.append(_duration(board.waste(guarded=True)), "bold green")
+        lines.append(" with it, ")
+        lines.append(_duration(board.waste(guarded=False)), "bold red")
+        lines.append(" without it.\n")
+    lines.append(f"The demo took {seconds:.1f} s.", "dim")
     return lines
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ._children import Child, children
 from ._journal import Event
-from ._show import start_all
+from ._play import start_all
 
 _COMMANDS = (
     "curl --max-time 1 {url}/report",

@@ -10,7 +10,6 @@ group: it is carried around it.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -19,7 +18,7 @@ import anyio
 from anyio import CancelScope
 from anyio.lowlevel import current_token
 
-from .._core._errors import CancelationError
+from .._core._errors import cancelation_in, leaves
 from .._core._observers import report
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._token import CancelationToken
@@ -29,9 +28,6 @@ from ._outcome import close_message, http_messages
 from ._receive import Reader
 from ._response import Phase, Response
 from ._types import ASGIApp, Message, Receive, Scope, Send
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
 
 TOKEN_KEY = "cancelation_token"
 """Where the request's token is in the ASGI scope."""
@@ -55,23 +51,31 @@ class Exchange:
         self._is_http = scope["type"] == "http"
         self._timeout = options.default_timeout if self._is_http else options.websocket_timeout
         # Starlette takes an application without an answer for broken, even if its client has left.
-        self._must_answer = getattr(send, "__module__", None) == "starlette.middleware.base"
-        self._outer_token = scope.get(TOKEN_KEY)  # if the middleware is installed twice
+        self._must_answer = in_base_http_middleware = _is_in_base_http_middleware(receive, send)
+        self._outer_token: CancelationToken | None = scope.get(TOKEN_KEY)  # if installed twice
         self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
+        self._departure = Cancelation(CancelationReason.DISCONNECT)
         self._work = CancelScope()
         self._stopped = anyio.Event()
         self._cause: Cancelation | None = None  # why the application was stopped
         self._reading = CancelScope()
-        self._was_told = False  # whether the application hears of the disconnect in receive()
+        self._is_gone = False
         self._has_ended = False
         self._error: BaseException | None = None
         self._reader = Reader(
             receive,
             read_ahead=options.read_ahead,
-            wait_for_demand=_expects_continue(scope),
+            # A BaseHTTPMiddleware may want to read the body itself, after the application.
+            wait_for_demand=_expects_continue(scope) or (in_base_http_middleware and _has_body(scope)),
             on_disconnect=self._disconnected,
         )
-        self._response = Response(send, lambda: self._reader.has_disconnected)
+        self._response = Response(
+            send,
+            is_gone=lambda: self._reader.has_disconnected,
+            on_late_send=self._sent_late,
+            on_broken=self._disconnected,
+            patience=options.answer_timeout,
+        )
 
     async def run(self, app: ASGIApp) -> None:
         """Call *app*, and see to it that the client gets an answer."""
@@ -88,8 +92,13 @@ class Exchange:
                 remove_callback()
                 self._reading.cancel()
                 self._stopped.set()  # rather than a cancel: an answer may be on its way
-        if self._error is not None:
-            raise self._error
+        error = self._error
+        self._let_go()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # else the frame, its traceback and all locals on it would wait for the collector
 
     async def _run_application(self, app: ASGIApp) -> None:
         self._scope[TOKEN_KEY] = self._token
@@ -104,18 +113,40 @@ class Exchange:
             _request_token.set(outer_token)
             self._scope[TOKEN_KEY] = self._outer_token or self._token
 
+    def _let_go(self) -> None:
+        """Break the circles in which the parts of a request know each other."""
+        self._error = None
+        self._reader.close()
+        self._response.close()
+
+    # --- What may happen to the request
+
     async def _read(self) -> None:
         with self._reading:
             await self._reader.run()
 
-    # --- What may happen to the request
-
     def _disconnected(self) -> None:
-        if self._response.phase is not Phase.COMPLETE:
+        """The client has left, or the server has closed the books of a response that is complete."""
+        self._response.abandon()
+        if self._response.phase is Phase.COMPLETE or self._is_gone:
+            return
+        self._is_gone = True
+        self._cancel(self._departure)
+        if not self._is_http and self._reader.is_awaited:
             # A WebSocket handler that waits for a message gets ``websocket.disconnect`` this very
-            # moment: it hears of the end in its own way, and ends by itself.
-            self._was_told = not self._is_http and self._reader.is_awaited
-            self._cancel(Cancelation(CancelationReason.DISCONNECT))
+            # moment. It hears of the end in its own way, and gets the time to say goodbye.
+            self._work.deadline = anyio.current_time() + self._options.websocket_grace
+        else:
+            self._leave_application()
+
+    def _sent_late(self, message: Message) -> None:
+        """The application sends to a client that has left."""
+        if message["type"] == "websocket.send":  # a handler that did not take the hint
+            self._leave_application()
+
+    def _leave_application(self) -> None:
+        if self._options.on_disconnect == "cancel":
+            self._stop(self._departure)
 
     async def _watch(self) -> None:
         """Wait for the deadline, or for anything else that stops the application; then answer for it.
@@ -124,25 +155,32 @@ class Exchange:
         """
         with anyio.move_on_after(self._timeout) as deadline:
             await self._stopped.wait()
-        if deadline.cancelled_caught and self._response.phase is not Phase.COMPLETE:
-            cancelation = Cancelation(CancelationReason.TIMEOUT, f"timed out after {self._timeout:g} seconds")
-            if not self._cancel(cancelation):  # it was cancelled before, and may have been left to go on
-                self._stop(cancelation)
+        if deadline.cancelled_caught:
+            self._time_out()
         if self._cause is not None and self._is_http:
             await self._answer(self._cause)
 
-    def _cancel(self, cancelation: Cancelation) -> bool:
+    def _time_out(self) -> None:
+        if self._response.phase is Phase.COMPLETE:
+            self._response.abandon()  # the application's tasks run on, but for one that cannot hand it over
+            return
+        cancelation = Cancelation(CancelationReason.TIMEOUT, f"timed out after {self._timeout:g} seconds")
+        self._cancel(cancelation)
+        self._stop(cancelation)  # even if the token was cancelled before, and the application left to go on
+
+    def _cancel(self, cancelation: Cancelation) -> None:
         try:
-            return self._token.cancel_with(cancelation)
+            self._token.cancel_with(cancelation)
         except Exception as error:  # of a callback of the application's, whose caller is this monitor
             report(error)
-            return True
 
     def _cancelled(self, cancelation: Cancelation) -> None:
         """The token was cancelled. Runs in the loop, perhaps too late."""
-        goes_on = self._options.on_disconnect == "ignore" or self._was_told
-        if not (cancelation.reason is CancelationReason.DISCONNECT and goes_on):
-            self._stop(cancelation)
+        if cancelation is self._departure:
+            return  # `_disconnected` decides what that means
+        if cancelation.reason is CancelationReason.DISCONNECT and self._outer_token is not None:
+            return  # the outer middleware's; this one will see the client leave for itself
+        self._stop(cancelation)
 
     def _stop(self, cancelation: Cancelation) -> None:
         if not self._has_ended:
@@ -155,7 +193,7 @@ class Exchange:
     async def _settle(self) -> None:
         """The application has ended: answer in its place if it was cancelled before it could."""
         if self._error is None:
-            cancelation = self._token.cancelation
+            cancelation = self._cause or self._token.cancelation
         else:
             cancelation = self._handled_cancelation(self._error)
             if cancelation is None:
@@ -166,15 +204,22 @@ class Exchange:
 
     def _handled_cancelation(self, error: BaseException) -> Cancelation | None:
         """Return the cancelation that *error* reports, unless it is a failure that the server should see."""
-        if isinstance(error, self._options.disconnect_errors) and self._reader.has_disconnected:
-            return Cancelation(CancelationReason.DISCONNECT)
+        quiet = self._options.disconnect_errors
+        if self._is_gone and quiet and all(isinstance(leaf, quiet) for leaf in leaves(error)):
+            return self._departure
         if self._is_http and self._response.phase is Phase.COMPLETE and not self._token.is_cancelled:
             return None  # of a background task: no client is waiting for an outcome
-        return _cancelation_in(error)
+        if (
+            self._response.phase is Phase.STARTED
+            and type(error) is RuntimeError
+            and error.__cause__ is not None
+        ):
+            error = error.__cause__  # Starlette's: it had a handler for the error, but no way to answer
+        return cancelation_in(error)
 
     async def _answer(self, cancelation: Cancelation) -> None:
         """Send the outcome, unless the application has answered or nobody is there to read it."""
-        is_gone = self._reader.has_disconnected or cancelation.reason is CancelationReason.DISCONNECT
+        is_gone = self._is_gone or cancelation.reason is CancelationReason.DISCONNECT
         if is_gone and not self._must_answer:
             return
         messages = self._outcome(cancelation)
@@ -191,9 +236,10 @@ class Exchange:
             report(error)
 
     def _outcome(self, cancelation: Cancelation) -> tuple[Message, ...]:
+        has_not_started = self._response.phase is Phase.NOT_STARTED
         if self._is_http:
-            return http_messages(cancelation) if self._response.phase is Phase.NOT_STARTED else ()
-        if self._response.phase is Phase.NOT_STARTED and _DENIAL in (self._scope.get("extensions") or ()):
+            return http_messages(cancelation) if has_not_started else ()
+        if has_not_started and _DENIAL in (self._scope.get("extensions") or ()):
             return http_messages(cancelation, "websocket.")
         return (close_message(cancelation),)
 
@@ -208,11 +254,11 @@ def _expects_continue(scope: Scope) -> bool:
     )
 
 
-def _cancelation_in(error: BaseException) -> Cancelation | None:
-    """Return the cancelation of a `CancelationError`, or of the first in a group of only such errors."""
-    if isinstance(error, CancelationError):
-        return error.cancelation
-    if isinstance(error, BaseExceptionGroup):
-        causes = [_cancelation_in(part) for part in error.exceptions]
-        return None if None in causes else causes[0]
-    return None
+def _has_body(scope: Scope) -> bool:
+    headers = {name.lower(): value for name, value in scope.get("headers", ())}
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+
+
+def _is_in_base_http_middleware(receive: Receive, send: Send) -> bool:
+    # Other middlewares between it and this one wrap ``send`` more often than ``receive``.
+    return "starlette.middleware.base" in {getattr(part, "__module__", None) for part in (receive, send)}

@@ -39,7 +39,10 @@ class RequestCancelationMiddleware:
             handler asks for it, in bytes. While more than that waits unread, a disconnect cannot be
             seen, as without the middleware. With ``Expect: 100-continue`` nothing is read ahead
             before the handler first asks.
-        answer_timeout: How long sending the answer for a cancelled handler may take, in seconds.
+        answer_timeout: How long sending the answer for a cancelled handler may take, in seconds; and how
+            long a last message may take that the client has not waited for.
+        websocket_grace: How long a WebSocket handler that got ``websocket.disconnect`` may take to end by
+            itself, in seconds. It is cancelled then, or when it sends another message.
 
     Raises:
         TypeError: If *app* is not an ASGI 3 application, or a timeout is not a number.
@@ -58,16 +61,18 @@ class RequestCancelationMiddleware:
         on_disconnect: OnDisconnect = "cancel",
         read_ahead: int = 65_536,
         answer_timeout: float = 5.0,
+        websocket_grace: float = 10.0,
     ) -> None:
         _check_application(app)
         self.app = app
         self._options = Options(
-            default_timeout,
-            websocket_timeout,
-            on_disconnect,
-            read_ahead,
-            answer_timeout,
-            self.disconnect_errors,
+            default_timeout=default_timeout,
+            websocket_timeout=websocket_timeout,
+            on_disconnect=on_disconnect,
+            read_ahead=read_ahead,
+            answer_timeout=answer_timeout,
+            websocket_grace=websocket_grace,
+            disconnect_errors=self.disconnect_errors,
         )
         self.prepare(app)
 

@@ -7,6 +7,7 @@ Invariants:
 2. Messages reach the application whole, in order, each once.
 3. At most *read_ahead* bytes wait here, and one message more. While the buffer is full the server's
    own back-pressure holds the client back, and its leaving cannot be seen: it is in the line behind.
+   Once a request's body is complete, nothing but its client's leaving can follow, and is waited for.
 4. A disconnect is latched: once the messages before it are taken, every call answers with it.
 5. A message that is ready is handed over without a checkpoint. Starlette's ``is_disconnected()``
    calls ``receive()`` inside a cancelled scope, and gets the truth only that way.
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from math import inf
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from ._types import Message, Receive
 
@@ -54,7 +56,9 @@ class Reader:
         self._messages: deque[Message] = deque()
         self._buffered = 0
         self._waiting = 0  # calls of receive() that wait for a message
+        self._is_complete = False  # a request's body
         self._disconnect: Message | None = None
+        self._told = False  # whether the application has heard of it
         self._error: Exception | None = None
         # Each event is replaced as it is set: one serves all who wait at one moment.
         self._arrival = anyio.Event()
@@ -80,9 +84,9 @@ class Reader:
 
     async def receive(self) -> Message:
         """Give the application its next message: the ``receive`` that it is called with."""
-        while not self._messages or self._is_probe():
+        while not self._messages or self._is_body_probe():
             if self._disconnect is not None:
-                return self._disconnect
+                return await self._answer_with(self._disconnect)
             if self._error is not None:
                 raise self._error
             await self._wait()
@@ -91,12 +95,20 @@ class Reader:
         self._make_room()
         return message
 
-    def _is_probe(self) -> bool:
-        """Whether the caller asks only if the client has left, as ``is_disconnected()`` does.
+    def close(self) -> None:
+        """Let go of what was not taken, and of who listens: the request is over."""
+        self._on_disconnect = _nothing
+        self._messages.clear()
 
-        It calls from a cancelled scope, and would throw a part of the request's body away.
-        """
-        return self._messages[0]["type"] == "http.request" and anyio.current_effective_deadline() == -inf
+    async def _answer_with(self, disconnect: Message) -> Message:
+        if self._told and not _is_probe():
+            await checkpoint()  # an application that asks in a loop must not stop all others
+        self._told = True
+        return disconnect
+
+    def _is_body_probe(self) -> bool:
+        """Whether the caller would throw a part of the request's body away."""
+        return self._messages[0]["type"] == "http.request" and _is_probe()
 
     async def _wait(self) -> None:
         self._waiting += 1
@@ -108,9 +120,7 @@ class Reader:
             self._waiting -= 1
 
     def _may_read(self) -> bool:
-        return self._demanded and (
-            self._buffered < self._read_ahead or (not self._messages and self.is_awaited)
-        )
+        return self._demanded and (self._buffered <= self._read_ahead or self._is_complete)
 
     async def _read(self) -> None:
         try:
@@ -127,6 +137,7 @@ class Reader:
             self._disconnect = message
             self._on_disconnect()
         else:
+            self._is_complete = message["type"] == "http.request" and not message.get("more_body")
             self._messages.append(message)
             self._buffered += _cost(message)
 
@@ -134,6 +145,15 @@ class Reader:
         if self._may_read():
             room, self._room = self._room, anyio.Event()
             room.set()
+
+
+def _is_probe() -> bool:
+    """Whether the caller asks from a cancelled scope, as ``is_disconnected()`` does to get a quick answer."""
+    return anyio.current_effective_deadline() == -inf
+
+
+def _nothing() -> None:
+    pass
 
 
 def _cost(message: Message) -> int:

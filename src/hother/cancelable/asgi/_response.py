@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from enum import Enum
 
-from anyio.lowlevel import checkpoint
+from anyio import CancelScope, current_time
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._types import Message, Send
 
@@ -20,6 +21,7 @@ class Phase(Enum):
 
     NOT_STARTED = "not started"
     STARTED = "started"
+    DENYING = "denying"  # a WebSocket, with an HTTP response that has started
     COMPLETE = "complete"
 
 
@@ -30,11 +32,27 @@ class Response:
         send: The server's.
         is_gone: Whether the client has left. Nothing is sent to it then: a server may wait for ever
             for a connection that no longer is.
+        on_late_send: Called with each message that the application sends to a client that has left.
+        on_broken: Called when the server raises that the client has left (ASGI 2.4).
+        patience: How long a message that is being sent may still take when the client has left, in
+            seconds. Not 0: servers report the end of a response before they have closed its books.
     """
 
-    def __init__(self, send: Send, is_gone: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        send: Send,
+        *,
+        is_gone: Callable[[], bool],
+        on_late_send: Callable[[Message], None],
+        on_broken: Callable[[], None],
+        patience: float,
+    ) -> None:
         self._send = send
         self._is_gone = is_gone
+        self._on_late_send = on_late_send
+        self._on_broken = on_broken
+        self._patience = patience
+        self._sending: set[CancelScope] = set()
         self._phase = Phase.NOT_STARTED
         self._closed_to_application = False
         self._has_trailers = False
@@ -50,14 +68,33 @@ class Response:
         Once the client has left, or the outcome was sent in the application's place, the message is
         dropped; that is a checkpoint, so that an application that does nothing but send can be cancelled.
         """
-        if self._closed_to_application or self._is_gone():
+        if self._phase is Phase.NOT_STARTED:
+            # A first message that a cancel keeps from the server would count as sent: there would be
+            # no answer at all.
+            await checkpoint_if_cancelled()
+        if self._closed_to_application:
+            await checkpoint()
+        elif self._is_gone():
+            self._follow(message)  # what comes after the last message comes after a dropped one, too
+            self._on_late_send(message)
             await checkpoint()
         else:
             await self._pass_on(message)
 
+    def abandon(self) -> None:
+        """Do not wait for ever for the messages that are being sent."""
+        for scope in self._sending:
+            scope.deadline = min(scope.deadline, current_time() + self._patience)
+
+    def close(self) -> None:
+        """Let go of who listens: the request is over."""
+        self._is_gone = _always
+        self._on_late_send = _ignore
+        self._on_broken = _nothing
+
     def take_over(self) -> bool:
         """Keep the application from sending more. Returns whether the outcome may be sent in its place."""
-        if self._phase is Phase.COMPLETE or self._closed_to_application:
+        if self._phase in {Phase.COMPLETE, Phase.DENYING} or self._closed_to_application:
             return False
         self._closed_to_application = True
         return True
@@ -70,19 +107,21 @@ class Response:
     async def _pass_on(self, message: Message) -> None:
         # Before it is sent, for two reasons: nobody else may start a response meanwhile, and servers
         # report the end of a response as a disconnect at once.
-        before = self._phase
         self._follow(message)
-        try:
-            await self._send(message)
-        except BaseException:
-            if message["type"].startswith("http."):
-                self._phase = before  # servers wait before they write, never after: it was not sent
-            raise
+        with CancelScope() as scope:
+            self._sending.add(scope)
+            try:
+                await self._send(message)
+            except OSError:
+                self._on_broken()
+                raise
+            finally:
+                self._sending.discard(scope)
 
     def _follow(self, message: Message) -> None:
         kind = message["type"]
         if kind in _STARTS:
-            self._phase = Phase.STARTED
+            self._phase = _STARTS[kind]
             self._has_trailers = bool(message.get("trailers"))
         elif self._is_last(kind, message):
             self._phase = Phase.COMPLETE
@@ -95,7 +134,23 @@ class Response:
         return kind == "websocket.close"
 
 
-_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+def _always() -> bool:
+    return True
+
+
+def _ignore(_: Message) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass
+
+
+_STARTS = {
+    "http.response.start": Phase.STARTED,
+    "websocket.accept": Phase.STARTED,
+    "websocket.http.response.start": Phase.DENYING,
+}
 _BODIES = frozenset(
     {
         "http.response.body",

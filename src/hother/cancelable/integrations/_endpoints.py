@@ -18,7 +18,8 @@ from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 
-from .._core._errors import CancelationError
+from .._core._errors import cancelation_in
+from .._core._reasons import Cancelation
 from .._core._timeouts import seconds
 from .._core._token import CancelationToken
 from .._scope import Cancelable
@@ -46,10 +47,11 @@ def decorate(
         try:
             async with _operation(endpoint, limit, token):
                 return await call(*args, **kwargs)
-        except CancelationError as error:
-            if http_exception is None:
+        except Exception as error:
+            cancelation = cancelation_in(error)
+            if http_exception is None or cancelation is None:
                 raise
-            raise _framework_error(error, connection, http_exception) from error
+            raise _framework_error(cancelation, connection, http_exception) from error
 
     return wrapper
 
@@ -62,13 +64,20 @@ def _as_coroutine_function(endpoint: Callable[..., Any]) -> Callable[..., Awaita
             f"with_cancelation cannot decorate the generator {endpoint.__qualname__}: the endpoint would be "
             "over before its stream begins; return a cancelable_streaming_response instead"
         )
-    if inspect.iscoroutinefunction(endpoint):
+    if _is_async(endpoint):
         return endpoint
 
     async def call(*args: Any, **kwargs: Any) -> Any:  # as the framework itself would call it
         return await to_thread.run_sync(functools.partial(endpoint, *args, **kwargs))
 
     return call
+
+
+def _is_async(endpoint: Callable[..., Any]) -> bool:
+    while isinstance(endpoint, functools.partial):
+        endpoint = endpoint.func
+    is_async = inspect.iscoroutinefunction
+    return is_async(endpoint) or is_async(type(endpoint).__call__)
 
 
 def _connection_in(*values: object) -> HTTPConnection | None:
@@ -83,10 +92,10 @@ def _operation(
 
 
 def _framework_error(
-    error: CancelationError, connection: HTTPConnection | None, http_exception: type[HTTPException]
+    cancelation: Cancelation, connection: HTTPConnection | None, http_exception: type[HTTPException]
 ) -> Exception:
-    outcome = outcome_of(error.cancelation)
+    outcome = outcome_of(cancelation)
     if isinstance(connection, WebSocket):
-        message = close_message(error.cancelation)
+        message = close_message(cancelation)
         return WebSocketException(message["code"], message["reason"])
-    return http_exception(outcome.status, str(problem(error.cancelation)["detail"]), outcome.headers)
+    return http_exception(outcome.status, str(problem(cancelation)["detail"]), outcome.headers)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import anyio
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .._core._errors import CancelationError
 from .._core._lifecycle import OperationStatus
 from .._scope import Cancelable
 
 Content: TypeAlias = "str | bytes | memoryview"
+
+_NOT_STREAMS = (str, bytes, bytearray, memoryview, Mapping)  # iterable, but nobody means that
 
 CLOSING_BUDGET = 10.0
 """How long a generator may take to clean up, in seconds."""
@@ -59,16 +62,33 @@ class CancelableStreamingResponse(StreamingResponse):
         media_type: str,
         chunk_size: int | None,
     ) -> None:
-        if not isinstance(content, (AsyncIterable, Iterable)):
+        if not isinstance(content, (AsyncIterable, Iterable)) or isinstance(content, _NOT_STREAMS):
             raise TypeError(f"generator must be an iterable or an async iterable, got {content!r}")
         if not isinstance(cancelable, Cancelable):
             raise TypeError(f"cancelable must be a Cancelable, got {cancelable!r}")
-        if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
+        if chunk_size is not None and not (type(chunk_size) is int and chunk_size > 0):
             raise ValueError(f"chunk_size must be a positive number of bytes, got {chunk_size!r}")
         super().__init__(content, media_type=media_type)
+        self._content = content
         self._cancelable = cancelable
         self._chunk_size = chunk_size
         self._has_started = False
+        self._is_complete = False
+        self._error: CancelationError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response, and run its background task if all of it was sent.
+
+        Raises:
+            CancelationError: If the operation was cancelled before the response started.
+        """
+        background, self.background = self.background, None
+        await super().__call__(scope, receive, send)
+        # Not raised in there: a TimeoutCancelation is an OSError, and that means a disconnect to Starlette.
+        if self._error is not None:
+            raise self._error
+        if background is not None and self._is_complete:
+            await background()
 
     async def stream_response(self, send: Send) -> None:
         """Send the response. Starlette calls this, in the task in which the generator runs."""
@@ -78,31 +98,32 @@ class CancelableStreamingResponse(StreamingResponse):
             operation.check()  # nothing is sent if it is all over
             async with operation:
                 await self._send_all(send)
-        except CancelationError:
-            if not self._has_started:
-                raise
+        except CancelationError as error:
+            self._error = None if self._has_started else error
         finally:
             await self._close()
 
     async def _send_all(self, send: Send) -> None:
-        self._has_started = True
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._has_started = True
         async for item in self.body_iterator:
-            data = item.encode(self.charset) if isinstance(item, str) else bytes(item)
+            data = item.encode(self.charset) if isinstance(item, str) else memoryview(item)
             for piece in self._split(data):
                 await send(_body(piece, more=True))
             await checkpoint()  # neither the generator nor the server's send() needs to be one
+        self._is_complete = True
         await send(_body(b"", more=False))
 
-    def _split(self, data: bytes) -> Iterator[bytes]:
+    def _split(self, data: bytes | memoryview) -> Iterator[bytes]:
         size = self._chunk_size or len(data) or 1
-        return (data[start : start + size] for start in range(0, len(data), size))
+        return (bytes(data[start : start + size]) for start in range(0, len(data), size))
 
     async def _close(self) -> None:
-        close = getattr(self.body_iterator, "aclose", None)
-        if close is not None:
-            with anyio.move_on_after(CLOSING_BUDGET, shield=True):
-                await close()
+        with anyio.move_on_after(CLOSING_BUDGET, shield=True):
+            if isinstance(self.body_iterator, AsyncGenerator):
+                await self.body_iterator.aclose()
+            if isinstance(self._content, Generator):  # where it ran: in a thread
+                await to_thread.run_sync(self._content.close)
 
 
 def _body(data: bytes, more: bool) -> Message:

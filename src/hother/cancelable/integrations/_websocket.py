@@ -8,6 +8,7 @@ from typing import Any, TypeVar, final
 import anyio
 from starlette.websockets import WebSocket, WebSocketState
 
+from .._core._errors import DisconnectCancelation
 from .._scope import Cancelable
 
 T = TypeVar("T")
@@ -22,11 +23,12 @@ class CancelableWebSocket:
 
     A call that waits is interrupted, in whatever task it waits, and raises the operation's
     `CancelationError`; so does every later call, but for `close`. Inside the operation's own block
-    the call is interrupted by the block, which then raises that error.
+    the call is interrupted by the block, which then raises that error. When the client has left, the
+    messages that arrived before can still be received; then Starlette's ``WebSocketDisconnect`` is raised.
 
     Args:
         websocket: Starlette's (or FastAPI's) WebSocket.
-        cancelable: The operation. It need not be entered.
+        cancelable: The operation. It need not be entered; its timeout is each call's, then.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -73,7 +75,7 @@ class CancelableWebSocket:
             CancelationError: If the operation is cancelled.
             starlette.websockets.WebSocketDisconnect: If the client has left.
         """
-        return await self._run(self._websocket.receive_text)
+        return await self._receive(self._websocket.receive_text)
 
     async def receive_json(self, mode: str = "text") -> Any:
         """Wait for a JSON document. A call that is interrupted takes none.
@@ -85,7 +87,7 @@ class CancelableWebSocket:
             CancelationError: If the operation is cancelled.
             starlette.websockets.WebSocketDisconnect: If the client has left.
         """
-        return await self._run(self._websocket.receive_json, mode)
+        return await self._receive(self._websocket.receive_json, mode)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection, even if the operation is cancelled. Quiet if it is closed already.
@@ -98,6 +100,17 @@ class CancelableWebSocket:
         if WebSocketState.DISCONNECTED not in {websocket.client_state, websocket.application_state}:
             with anyio.move_on_after(CLOSING_BUDGET, shield=True):
                 await websocket.close(code, reason)
+
+    async def _receive(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        try:
+            return await self._run(function, *args)
+        except DisconnectCancelation:
+            # What arrived before the client left has not been lost, and Starlette's own error tells
+            # the close code: whatever is there already, without waiting.
+            with anyio.CancelScope() as no_time:
+                no_time.cancel()
+                return await function(*args)
+            raise
 
     async def _run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         operation = self._cancelable.follow()

@@ -5,13 +5,16 @@ Everything here works in FastAPI as well; `hother.cancelable.integrations.fastap
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar, overload
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .. import asgi
@@ -44,12 +47,37 @@ class RequestCancelationMiddleware(asgi.RequestCancelationMiddleware):
     disconnect_errors = (ClientDisconnect, WebSocketDisconnect)
 
     def prepare(self, app: asgi.ASGIApp) -> None:
-        """Teach an application that is wrapped as a whole to answer a `CancelationError`.
-
-        It would otherwise answer with its own 500, before the error gets here.
-        """
+        """Teach an application that is wrapped as a whole, and those mounted in it."""
+        self._taught: weakref.WeakSet[Starlette] = weakref.WeakSet()
         if isinstance(app, Starlette):
-            app.exception_handlers.setdefault(CancelationError, answer_cancelation)
+            self._teach(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection. Scopes other than ``http`` and ``websocket`` pass untouched."""
+        outer = scope.get("app")
+        if isinstance(outer, Starlette) and outer not in self._taught:
+            self._teach(outer)
+        await super().__call__(scope, receive, send)
+
+    def _teach(self, app: Starlette) -> None:
+        """Have an application, and those mounted in it, answer a `CancelationError` as we do.
+
+        They would otherwise answer with their own 500, before the error gets here.
+        """
+        self._taught.add(app)
+        app.exception_handlers.setdefault(CancelationError, answer_cancelation)
+        for mounted in _mounted_in(app.routes):
+            if mounted not in self._taught:
+                self._teach(mounted)
+
+
+def _mounted_in(routes: Iterable[BaseRoute]) -> Iterator[Starlette]:
+    for route in routes:
+        app = getattr(route, "app", None)
+        if isinstance(app, Starlette):
+            yield app
+        else:
+            yield from _mounted_in(getattr(route, "routes", None) or ())
 
 
 async def answer_cancelation(connection: Request | WebSocket, error: Exception) -> Response | None:
