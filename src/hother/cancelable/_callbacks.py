@@ -28,11 +28,13 @@ def checked(callback: Callable[..., object]) -> Callable[..., object]:
 
 async def run_all(callbacks: Iterable[Callable[..., object]], *args: Any) -> None:
     """Run *callbacks* one after the other, in this task. Not a checkpoint unless one of them is."""
+    errors = []
     for callback in callbacks:
         try:
             await _run(callback, *args)
         except Exception as error:
-            report(error)
+            errors.append(error)
+    report(errors)
 
 
 async def _run(callback: Callable[..., object], *args: Any) -> None:

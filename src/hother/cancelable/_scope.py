@@ -374,12 +374,12 @@ class Cancelable:
     def _listen(self, block: Block) -> None:
         block.cancel_with_token()
         for token in self._tokens:
-            block.listen(token, self._token.cancel_with)
+            block.listen(token, self._settle)
         for parent in self._parents:
             block.listen(parent._token, partial(self._on_parent, parent))
 
     def _on_parent(self, parent: Cancelable, cancelation: Cancelation) -> None:
-        self._token.cancel_with(parent_cancelation(parent._name, cancelation))
+        self._settle(parent_cancelation(parent._name, cancelation))
 
     def _limits(self) -> Iterator[tuple[float, Cancelation]]:
         if self._timeout is not None:
@@ -428,11 +428,11 @@ class Cancelable:
             self._settle(self._block.late)
 
     def _settle(self, cancelation: Cancelation) -> None:
-        """Record why the operation ended. Others may wait for its token; their errors are not ours."""
+        """Cancel the own token. Others may wait for it, too; their errors are not those of who caused it."""
         try:
             self._token.cancel_with(cancelation)
         except Exception as error:
-            report(error)
+            report([error])
 
     def _is_own_error(self, error: BaseException | None) -> bool:
         """Whether ``check()`` raised *error* in the block, for the very cancelation of this operation."""

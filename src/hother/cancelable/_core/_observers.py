@@ -59,28 +59,31 @@ def notify_transition(
     observers: Iterable[Observer], context: OperationContext, previous: OperationStatus
 ) -> None:
     """Tell all *observers* of a transition."""
-    for observer in observers:
-        try:
-            observer.on_transition(context, previous)
-        except Exception as error:
-            report(error)
+    _tell_all(observers, lambda observer: observer.on_transition(context, previous))
 
 
 def notify_progress(
     observers: Iterable[Observer], context: OperationContext, message: Any, metadata: Mapping[str, Any]
 ) -> None:
     """Tell all *observers* of progress."""
+    _tell_all(observers, lambda observer: observer.on_progress(context, message, metadata))
+
+
+def _tell_all(observers: Iterable[Observer], tell: Callable[[Observer], object]) -> None:
+    errors = []
     for observer in observers:
         try:
-            observer.on_progress(context, message, metadata)
+            tell(observer)
         except Exception as error:
-            report(error)
+            errors.append(error)
+    report(errors)
 
 
-def report(error: Exception) -> None:
-    """Report an error of an onlooker: it must be seen, and must not break what was looked at.
+def report(errors: Iterable[Exception]) -> None:
+    """Report errors of onlookers: they must be seen, and must not break what was looked at.
 
-    It goes where uncaught exceptions of a program go (standard error, or a crash reporter), since
-    there is no caller who could handle it.
+    They go where uncaught exceptions of a program go (standard error, or a crash reporter), since
+    there is no caller who could handle them.
     """
-    sys.excepthook(type(error), error, error.__traceback__)
+    for error in errors:
+        sys.excepthook(type(error), error, error.__traceback__)

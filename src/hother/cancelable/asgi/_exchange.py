@@ -11,11 +11,12 @@ group: it is carried around it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 
 import anyio
 from anyio import CancelScope
+from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
 
 from .._core._errors import cancelation_in, leaves
@@ -58,7 +59,9 @@ class Exchange:
         self._work = CancelScope()
         self._stopped = anyio.Event()
         self._cause: Cancelation | None = None  # why the application was stopped
-        self._reading = CancelScope()
+        self._reading = CancelScope(shield=True)
+        self._monitors = 2  # how many are running: the reader and the watch
+        self._monitors_ended = anyio.Event()
         self._is_gone = False
         self._has_ended = False
         self._error: BaseException | None = None
@@ -71,7 +74,7 @@ class Exchange:
         )
         self._response = Response(
             send,
-            is_gone=lambda: self._reader.has_disconnected,
+            is_gone=lambda: self._reader.has_disconnected and not self._must_answer,
             on_late_send=self._sent_late,
             on_broken=self._disconnected,
             patience=options.answer_timeout,
@@ -79,19 +82,8 @@ class Exchange:
 
     async def run(self, app: ASGIApp) -> None:
         """Call *app*, and see to it that the client gets an answer."""
-        loop = current_token()
         async with anyio.create_task_group() as tasks:
-            remove_callback = self._token.add_callback(lambda cause: run_in(loop, self._cancelled, cause))
-            try:
-                tasks.start_soon(self._read)
-                tasks.start_soon(self._watch)
-                await self._run_application(app)
-                await self._settle()
-            finally:
-                self._has_ended = True
-                remove_callback()
-                self._reading.cancel()
-                self._stopped.set()  # rather than a cancel: an answer may be on its way
+            await self._run_beside(tasks, app)
         error = self._error
         self._let_go()
         if error is not None:
@@ -99,6 +91,35 @@ class Exchange:
                 raise error
             finally:
                 del error  # else the frame, its traceback and all locals on it would wait for the collector
+
+    async def _run_beside(self, tasks: TaskGroup, app: ASGIApp) -> None:
+        loop = current_token()
+        remove_callback = self._token.add_callback(lambda cause: run_in(loop, self._cancelled, cause))
+        try:
+            tasks.start_soon(self._run_monitor, self._read)
+            tasks.start_soon(self._run_monitor, self._watch)
+            await self._run_application(app)
+            await self._settle()
+        finally:
+            self._has_ended = True
+            remove_callback()
+            self._reading.cancel()
+            self._stopped.set()  # rather than a cancel: an answer may be on its way
+            if isinstance(self._error, Exception):
+                # Leaving the task group must not wait: if the server cancels us there, its exception
+                # would take the place of the application's error.
+                with CancelScope(shield=True):
+                    await self._monitors_ended.wait()
+
+    async def _run_monitor(self, monitor: Callable[[], Awaitable[None]]) -> None:
+        # The monitors are shielded, each for itself: if the server cancels us, it is enough that the
+        # application is interrupted, since they end with it.
+        try:
+            await monitor()
+        finally:
+            self._monitors -= 1
+            if not self._monitors:
+                self._monitors_ended.set()
 
     async def _run_application(self, app: ASGIApp) -> None:
         self._scope[TOKEN_KEY] = self._token
@@ -132,12 +153,12 @@ class Exchange:
             return
         self._is_gone = True
         self._cancel(self._departure)
-        if not self._is_http and self._reader.is_awaited:
+        if self._is_http or not self._reader.is_awaited:
+            self._leave_application()
+        elif self._options.on_disconnect == "cancel":
             # A WebSocket handler that waits for a message gets ``websocket.disconnect`` this very
             # moment. It hears of the end in its own way, and gets the time to say goodbye.
             self._work.deadline = anyio.current_time() + self._options.websocket_grace
-        else:
-            self._leave_application()
 
     def _sent_late(self, message: Message) -> None:
         """The application sends to a client that has left."""
@@ -153,12 +174,13 @@ class Exchange:
 
         A thread or a shielded section may keep the application busy: the client need not wait for it.
         """
-        with anyio.move_on_after(self._timeout) as deadline:
+        with anyio.move_on_after(self._timeout, shield=True) as deadline:
             await self._stopped.wait()
         if deadline.cancelled_caught:
             self._time_out()
         if self._cause is not None and self._is_http:
-            await self._answer(self._cause)
+            with CancelScope(shield=True):
+                await self._answer(self._cause)
 
     def _time_out(self) -> None:
         if self._response.phase is Phase.COMPLETE:
@@ -172,7 +194,7 @@ class Exchange:
         try:
             self._token.cancel_with(cancelation)
         except Exception as error:  # of a callback of the application's, whose caller is this monitor
-            report(error)
+            report([error])
 
     def _cancelled(self, cancelation: Cancelation) -> None:
         """The token was cancelled. Runs in the loop, perhaps too late."""
@@ -186,6 +208,8 @@ class Exchange:
         if not self._has_ended:
             self._cause = cancelation
             self._work.cancel(f"{cancelation.reason}: {cancelation}")
+            if self._is_http and self._response.phase is Phase.STARTED:
+                self._response.take_over()  # and leave it unfinished, so that the client can see it
             self._stopped.set()
 
     # --- What becomes of it
@@ -209,12 +233,8 @@ class Exchange:
             return self._departure
         if self._is_http and self._response.phase is Phase.COMPLETE and not self._token.is_cancelled:
             return None  # of a background task: no client is waiting for an outcome
-        if (
-            self._response.phase is Phase.STARTED
-            and type(error) is RuntimeError
-            and error.__cause__ is not None
-        ):
-            error = error.__cause__  # Starlette's: it had a handler for the error, but no way to answer
+        if error.__cause__ is not None and str(error) == _STARLETTE_COULD_NOT_ANSWER:
+            error = error.__cause__
         return cancelation_in(error)
 
     async def _answer(self, cancelation: Cancelation) -> None:
@@ -233,7 +253,7 @@ class Exchange:
         except OSError:  # the client left this very moment (ASGI 2.4)
             pass
         except Exception as error:  # of the server: the application's own error must not be lost for it
-            report(error)
+            report([error])
 
     def _outcome(self, cancelation: Cancelation) -> tuple[Message, ...]:
         has_not_started = self._response.phase is Phase.NOT_STARTED
@@ -244,6 +264,8 @@ class Exchange:
         return (close_message(cancelation),)
 
 
+# What it raises from an error for which it has a handler, but too late.
+_STARLETTE_COULD_NOT_ANSWER = "Caught handled exception, but response already started."
 _DENIAL = "websocket.http.response"  # the ASGI extension, and the prefix of its messages
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar, final
 
 import anyio
-from starlette.websockets import WebSocket, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from .._core._errors import DisconnectCancelation
 from .._scope import Cancelable
@@ -98,7 +99,7 @@ class CancelableWebSocket:
         """
         websocket = self._websocket
         if WebSocketState.DISCONNECTED not in {websocket.client_state, websocket.application_state}:
-            with anyio.move_on_after(CLOSING_BUDGET, shield=True):
+            with anyio.move_on_after(CLOSING_BUDGET, shield=True), suppress(WebSocketDisconnect):
                 await websocket.close(code, reason)
 
     async def _receive(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:

@@ -1,0 +1,227 @@
+"""Nothing is left of a request that is over, however it ended."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+from anyio import create_task_group, wait_all_tasks_blocked
+
+from hother.cancelable import Cancelable, CancelationToken, current_operation
+from hother.cancelable._block import Block
+from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, current_request_token
+from hother.cancelable.asgi._exchange import Exchange
+from hother.cancelable.asgi._receive import Reader
+from hother.cancelable.asgi._response import Response
+from hother.cancelable.asgi._types import ASGIApp, Message, Receive, Scope, Send
+from tests.asgi_peer import ALL_HABITS, HYPERCORN, Habits, Peer
+
+HOUR = 3600.0
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+LAST: Message = {"type": "http.response.body", "body": b"last"}
+
+OURS = (Block, Cancelable, CancelationToken, Exchange, Reader, Response)
+
+
+def count_objects() -> Counter[str]:
+    gc.collect()
+    return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, OURS))
+
+
+class Server:
+    """A program with one token for all requests, each of which runs an operation."""
+
+    def __init__(self) -> None:
+        self.token = CancelationToken()
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with Cancelable.with_token(scope[TOKEN_KEY], self.token) as operation:
+            await receive()
+            async with create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep, 1)
+                async with Cancelable(timeout=HOUR, parent=operation):
+                    await anyio.sleep(1)
+            await send(START)
+            await send(LAST)
+
+
+async def answered(app: ASGIApp) -> None:
+    await Peer().run(app)
+
+
+async def left(app: ASGIApp) -> None:
+    peer = Peer()
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, app)
+        await anyio.sleep(0.5)
+        peer.disconnect()
+
+
+async def left_first(app: ASGIApp) -> None:
+    peer = Peer(habits=HYPERCORN)
+    peer.disconnect()
+    await peer.run(app)
+
+
+async def timed_out(app: ASGIApp) -> None:
+    await Peer().run(RequestCancelationMiddleware(app, default_timeout=0.5))
+
+
+async def cancelled_by_the_server(app: ASGIApp) -> None:
+    with anyio.move_on_after(0.5):
+        await Peer().run(app)
+
+
+async def failed(app: ASGIApp) -> None:
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[TOKEN_KEY].add_callback(print)
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await Peer().run(RequestCancelationMiddleware(fail))
+
+
+async def websocket_left(app: ASGIApp) -> None:
+    peer = Peer(kind="websocket")
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, app)
+        await anyio.sleep(0.5)
+        peer.disconnect()
+
+
+@pytest.mark.parametrize(
+    "play",
+    [answered, left, left_first, timed_out, cancelled_by_the_server, failed, websocket_left],
+    ids=lambda play: play.__name__,
+)
+async def test_nothing_is_left_of_many_requests(play: Callable[[ASGIApp], Awaitable[None]]) -> None:
+    """
+    No task, no callback on a token that lives on, no object of ours, no current operation.
+    """
+    server = Server()
+    middleware = RequestCancelationMiddleware(server.app)
+    await play(middleware)
+    tasks_before, objects_before = len(anyio.get_running_tasks()), count_objects()
+
+    for _ in range(50):
+        await play(middleware)
+
+    assert len(anyio.get_running_tasks()) == tasks_before
+    assert server.token.statistics().callbacks == 0
+    assert count_objects() == objects_before
+    assert current_operation() is None
+    assert current_request_token() is None
+
+
+async def test_nothing_is_left_after_a_thousand_disconnects_at_once() -> None:
+    """
+    A mass disconnect: all handlers end, and then there is nothing that could use the processor.
+    """
+    token = CancelationToken()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async with Cancelable.with_token(scope[TOKEN_KEY], token):
+            await anyio.sleep(HOUR)
+
+    middleware = RequestCancelationMiddleware(app, default_timeout=HOUR)
+    tasks_before, objects_before = len(anyio.get_running_tasks()), count_objects()
+    peers = [Peer(kind="http" if number % 2 else "websocket") for number in range(1000)]
+
+    async with create_task_group() as tasks:
+        for number in range(1000):
+            tasks.start_soon(peers[number].run, middleware)
+        await anyio.sleep(1)
+        assert token.statistics().callbacks == 1000
+        for number in range(1000):
+            peers[number].disconnect()
+
+    assert all(peer.returned and not peer.sent for peer in peers)
+    assert anyio.current_time() == 1
+
+    peers.clear()
+    assert len(anyio.get_running_tasks()) == tasks_before
+    assert token.statistics().callbacks == 0
+    assert count_objects() == objects_before
+
+
+async def test_waiting_for_handlers_that_cannot_be_interrupted_costs_nothing() -> None:
+    """
+    The clock jumps only while the loop is idle: if anything kept asking, this test would not end.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(HOUR)
+
+    peers = [Peer() for _ in range(10)]
+    async with create_task_group() as tasks:
+        for peer in peers:
+            tasks.start_soon(peer.run, RequestCancelationMiddleware(app, default_timeout=60))
+        await anyio.sleep(1)
+        for peer in peers[::2]:
+            peer.disconnect()
+
+    assert anyio.current_time() == HOUR
+    assert [peer.status for peer in peers] == [None, 504] * 5
+
+
+@pytest.mark.parametrize("habits", ALL_HABITS, ids=str)
+async def test_the_token_of_a_request_that_is_over_holds_nothing(habits: Habits) -> None:
+    """
+    Whoever keeps it keeps only the answer to why.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async with Cancelable.with_token(scope[TOKEN_KEY]):
+            async with create_task_group() as waiters:
+                waiters.start_soon(scope[TOKEN_KEY].wait)
+                await anyio.sleep(1)
+
+    peer = Peer(habits=habits)
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app))
+        await wait_all_tasks_blocked()
+        assert peer.scope[TOKEN_KEY].statistics().callbacks == 3
+        peer.disconnect()
+
+    assert peer.scope[TOKEN_KEY].statistics().callbacks == 0
+
+
+async def test_an_outer_token_forgets_the_requests_that_used_it() -> None:
+    """
+    Ten thousand requests on one long-lived token leave nothing on it.
+    """
+    outer = CancelationToken()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(LAST)
+
+    middleware = RequestCancelationMiddleware(app)
+
+    async def serve() -> None:
+        peer = Peer()
+        peer.scope[TOKEN_KEY] = outer
+        await peer.run(middleware)
+
+    for _ in range(50):
+        await serve()
+
+    gc.collect()
+    assert outer.statistics().callbacks == 0
+
+
+async def test_cancelling_the_token_of_a_request_that_is_over_does_nothing() -> None:
+    """
+    A late cancel finds nobody, and breaks nothing.
+    """
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(Server().app))
+
+    assert peer.scope[TOKEN_KEY].cancel()
+    await wait_all_tasks_blocked()
+
+    assert peer.status == 200

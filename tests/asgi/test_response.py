@@ -1,0 +1,401 @@
+"""How far a response has got, and what becomes of the application's messages."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import anyio
+import pytest
+from anyio import create_task_group
+
+from hother.cancelable.asgi import RequestCancelationMiddleware
+from hother.cancelable.asgi._types import Message, Receive, Scope, Send
+from tests.asgi_peer import ALL_HABITS, HYPERCORN_H2, STRICT, UVICORN, Habits, Peer
+
+HOUR = 3600.0
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+START_WITH_TRAILERS: Message = {**START, "trailers": True}
+PART: Message = {"type": "http.response.body", "body": b"part", "more_body": True}
+LAST: Message = {"type": "http.response.body", "body": b"last"}
+TRAILERS: Message = {"type": "http.response.trailers", "headers": []}
+MORE_TRAILERS: Message = {**TRAILERS, "more_trailers": True}
+PATHSEND: Message = {"type": "http.response.pathsend", "path": "/file"}
+ZEROCOPY: Message = {"type": "http.response.zerocopysend", "file": 0}
+MORE_ZEROCOPY: Message = {**ZEROCOPY, "more_body": True}
+EARLY_HINT: Message = {"type": "http.response.early_hint", "links": [b"</style.css>"]}
+PUSH: Message = {"type": "http.response.push", "path": "/style.css", "headers": []}
+DEBUG: Message = {"type": "http.response.debug", "info": {"template": "page.html"}}
+ACCEPT: Message = {"type": "websocket.accept"}
+WS_SEND: Message = {"type": "websocket.send", "text": "hello"}
+CLOSE: Message = {"type": "websocket.close", "code": 1000}
+DENY: Message = {"type": "websocket.http.response.start", "status": 403, "headers": []}
+DENY_PART: Message = {"type": "websocket.http.response.body", "body": b"no", "more_body": True}
+DENY_LAST: Message = {"type": "websocket.http.response.body", "body": b"no"}
+
+INCOMPLETE: dict[str, list[Message]] = {
+    "nothing": [],
+    "start": [START],
+    "body": [START, PART],
+    "trailers promised": [START_WITH_TRAILERS, PART, LAST],
+    "more trailers": [START_WITH_TRAILERS, LAST, MORE_TRAILERS],
+    "pathsend, trailers promised": [START_WITH_TRAILERS, PATHSEND],
+    "zerocopysend": [START, MORE_ZEROCOPY],
+    "zerocopysend, trailers promised": [START_WITH_TRAILERS, ZEROCOPY],
+    "early hint": [EARLY_HINT],
+    "push": [PUSH],
+    "debug": [DEBUG],
+}
+COMPLETE: dict[str, list[Message]] = {
+    "body": [START, LAST],
+    "many bodies": [START, PART, PART, LAST],
+    "trailers": [START_WITH_TRAILERS, PART, LAST, MORE_TRAILERS, TRAILERS],
+    "pathsend": [START, PATHSEND],
+    "pathsend and trailers": [START_WITH_TRAILERS, PATHSEND, TRAILERS],
+    "zerocopysend": [START, MORE_ZEROCOPY, ZEROCOPY],
+    "zerocopysend and body": [START, MORE_ZEROCOPY, LAST],
+    "zerocopysend and trailers": [START_WITH_TRAILERS, ZEROCOPY, TRAILERS],
+    "extensions": [EARLY_HINT, PUSH, DEBUG, START, PUSH, LAST],
+}
+INCOMPLETE_WS: dict[str, list[Message]] = {
+    "nothing": [],
+    "accept": [ACCEPT],
+    "send": [ACCEPT, WS_SEND],
+    "denial start": [DENY],
+    "denial body": [DENY, DENY_PART],
+}
+COMPLETE_WS: dict[str, list[Message]] = {
+    "close": [ACCEPT, WS_SEND, CLOSE],
+    "close before accept": [CLOSE],
+    "denial": [DENY, DENY_PART, DENY_LAST],
+}
+
+
+def named(cases: dict[str, list[Message]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("messages", list(cases.values()), ids=list(cases))
+
+
+async def serve_until_left(
+    messages: list[Message], kind: Literal["http", "websocket"], **options: Any
+) -> tuple[bool, float]:
+    """Send *messages*, and work on for an hour; the client leaves after a second.
+
+    Returns:
+        Whether the token was cancelled, and when the application ended.
+    """
+    peer = Peer(kind=kind, extensions={"websocket.http.response": {}})
+    ended: list[tuple[bool, float]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            for message in messages:
+                await send(message)
+            await anyio.sleep(HOUR)
+        finally:
+            ended.append((scope["cancelation_token"].is_cancelled, anyio.current_time()))
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app, **options))
+        await anyio.sleep(1)
+        peer.disconnect()
+
+    assert [message for message in peer.sent if message in messages] == messages
+    return ended[0]
+
+
+# --- Phases
+
+
+@named(INCOMPLETE)
+async def test_an_incomplete_response_can_be_disconnected_from(messages: list[Message]) -> None:
+    """
+    The handler is cancelled the moment that its client leaves.
+    """
+    assert await serve_until_left(messages, "http") == (True, 1)
+
+
+@named(COMPLETE)
+async def test_a_complete_response_cannot_be_disconnected_from(messages: list[Message]) -> None:
+    """
+    What runs on is not cancelled, neither by the client's leaving nor by the deadline.
+    """
+    assert await serve_until_left(messages, "http", default_timeout=10) == (False, HOUR)
+
+
+@named(INCOMPLETE_WS)
+async def test_an_open_websocket_can_be_disconnected_from(messages: list[Message]) -> None:
+    """
+    Before and after it was accepted, and while it is being denied.
+    """
+    assert await serve_until_left(messages, "websocket") == (True, 1)
+
+
+@named(COMPLETE_WS)
+async def test_a_closed_websocket_cannot_be_disconnected_from(messages: list[Message]) -> None:
+    """
+    The application may clean up after its close or its denial.
+    """
+    assert await serve_until_left(messages, "websocket", websocket_timeout=10) == (False, HOUR)
+
+
+@named(INCOMPLETE)
+async def test_an_incomplete_response_can_time_out(messages: list[Message]) -> None:
+    """
+    Promised trailers that do not come are late, too.
+    """
+    peer = Peer()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+        await anyio.sleep(HOUR)
+
+    await peer.run(RequestCancelationMiddleware(app, default_timeout=10))
+
+    assert anyio.current_time() == 10
+    assert peer.status == (504 if peer.sent[: len(messages)] != peer.sent else 200)
+
+
+# --- Messages
+
+
+@named(COMPLETE | {f"in part: {name}": messages for name, messages in INCOMPLETE.items()})
+async def test_messages_pass_untouched(messages: list[Message]) -> None:
+    """
+    The very objects, in order; those of extensions included.
+    """
+    peer = Peer()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert [id(message) for message in peer.sent] == [id(message) for message in messages]
+
+
+@pytest.mark.parametrize("habits", ALL_HABITS, ids=str)
+async def test_nothing_is_sent_to_a_client_that_left(habits: Habits) -> None:
+    """
+    Messages are dropped quietly: a server may wait for ever, or raise, or count it as an error.
+    """
+    peer = Peer(habits=habits)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(PART)
+        await anyio.sleep(HOUR)
+        await send(PART)
+        await send(LAST)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app, on_disconnect="ignore"))
+        await anyio.sleep(1)
+        peer.disconnect()
+
+    assert peer.sent == [START, PART]
+    assert anyio.current_time() == HOUR
+
+
+@pytest.mark.parametrize("habits", ALL_HABITS, ids=str)
+async def test_an_application_that_only_sends_is_cancelled(habits: Habits) -> None:
+    """
+    Not even a server whose ``send()`` never waits keeps it from ending.
+    """
+    peer = Peer(habits=habits)
+    sent = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await send(START)
+        await anyio.sleep(1)
+        while True:
+            await send(PART)
+            sent += 1
+            assert sent < 1000
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app))
+        await peer.until(lambda: peer.sent)
+        peer.disconnect()
+
+    assert sent == 0
+
+
+async def test_a_dropped_message_lets_others_run() -> None:
+    """
+    An application that ignores its client's leaving does not take the loop for itself.
+    """
+    peer = Peer()
+    others = 0
+
+    async def work() -> None:
+        nonlocal others
+        while True:
+            await anyio.lowlevel.checkpoint()
+            others += 1
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await anyio.sleep(1)
+        async with create_task_group() as workers:
+            workers.start_soon(work)
+            for _ in range(100):
+                await send(PART)
+            workers.cancel_scope.cancel()
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app, on_disconnect="ignore"))
+        await peer.until(lambda: peer.sent)
+        peer.disconnect()
+
+    assert others > 50
+
+
+@pytest.mark.parametrize("habits", [UVICORN, HYPERCORN_H2], ids=str)
+async def test_a_send_that_waits_for_a_stalled_client_ends_when_it_leaves(habits: Habits) -> None:
+    """
+    The application is cancelled where it waits.
+    """
+    peer = Peer(habits=habits)
+    ended_at: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        peer.stall()
+        try:
+            await send(PART)
+            await anyio.sleep(HOUR)
+        finally:
+            ended_at.append(anyio.current_time())
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app))
+        await anyio.sleep(1)
+        peer.disconnect()
+
+    assert ended_at == [1]
+
+
+async def test_an_error_of_the_servers_send_reaches_the_application() -> None:
+    """
+    Some servers report the disconnect there first; it is an ``OSError``, and leaves as it is.
+    """
+    peer = Peer(habits=STRICT)
+    caught: list[OSError] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        peer.disconnect()
+        try:
+            await send(START)
+        except OSError as error:
+            caught.append(error)
+            raise
+
+    with pytest.raises(OSError, match="the client has left") as raised:
+        await peer.run(RequestCancelationMiddleware(app))
+
+    assert caught == [raised.value]
+
+
+async def test_what_the_application_sends_after_its_outcome_is_dropped() -> None:
+    """
+    A handler that is shielded from its deadline finds that it was answered for.
+    """
+    peer = Peer()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(HOUR)
+            await send(START)
+            await send(LAST)
+
+    await peer.run(RequestCancelationMiddleware(app, default_timeout=1))
+
+    assert peer.status == 504
+    assert len(peer.sent) == 2
+    assert peer.sent_at == [1, 1]
+    assert anyio.current_time() == HOUR
+
+
+async def test_a_response_that_was_cut_short_stays_so() -> None:
+    """
+    What a shielded handler still sends after the deadline must not make it look complete.
+    """
+    peer = Peer()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(PART)
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(HOUR)
+            await send(PART)
+            await send(LAST)
+
+    await peer.run(RequestCancelationMiddleware(app, default_timeout=1))
+
+    assert peer.sent == [START, PART]
+
+
+async def test_a_response_that_ends_just_in_time_is_complete() -> None:
+    """
+    A last message that the server has already is not late, if its client reads it soon.
+    """
+    peer = Peer()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        peer.stall()
+        await send(LAST)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app, default_timeout=1, answer_timeout=5))
+        await anyio.sleep(5)
+        peer.release()
+
+    assert peer.complete
+    assert peer.sent_at == [0, 5]
+
+
+async def test_a_client_that_never_reads_the_last_message_does_not_keep_the_request() -> None:
+    """
+    After the deadline it has the time for answers; then background tasks have their turn.
+    """
+    peer = Peer()
+    steps: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        peer.stall()
+        await send(LAST)
+        steps.append(anyio.current_time())
+        await anyio.sleep(HOUR)
+        steps.append(anyio.current_time())
+
+    await peer.run(RequestCancelationMiddleware(app, default_timeout=1, answer_timeout=5))
+
+    assert steps == [6, HOUR + 6]
+    assert not peer.complete
+
+
+async def test_without_a_deadline_a_client_may_read_as_slowly_as_it_likes() -> None:
+    """
+    As long as it is there.
+    """
+    peer = Peer()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        peer.stall()
+        await send(PART)
+        peer.stall()
+        await send(LAST)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app))
+        for _ in range(2):
+            await anyio.sleep(HOUR)
+            peer.release()
+
+    assert peer.complete
+    assert peer.sent_at == [0, HOUR, 2 * HOUR]
