@@ -452,7 +452,7 @@ async def test_howto_background_tasks() -> None:
 
 async def test_howto_websockets() -> None:
     """
-    Starlette's own error where the handler waits for a message; ours where an operation is asked.
+    Starlette's own error, with and without an operation.
     """
     program = load(FASTAPI)
 
@@ -461,7 +461,7 @@ async def test_howto_websockets() -> None:
 
     assert chat.messages[1]["text"] == "you said: hello"
     assert echo.messages[1]["text"] == "hello"
-    assert program["farewells"] == ["bye", "disconnect"]
+    assert program["farewells"] == ["bye", "disconnect 1001"]
 
 
 async def test_howto_operators() -> None:

@@ -416,61 +416,74 @@ def test_a_signal_handler_may_cancel_the_token_that_is_being_cancelled() -> None
     assert answers == [False]
 
 
-@pytest.mark.parametrize("what", ["cancel", "add", "remove", "child", "any_of", "wait for another"])
+@pytest.mark.parametrize("what", ["cancel", "add", "remove", "child", "any_of"])
 def test_a_cancel_may_interrupt_a_token_at_any_line(what: str) -> None:
     """
     Wherever a signal handler cancels, one cancel is the first, and nobody is forgotten or told twice.
     """
     for line in count(1):
-        token, other = CancelationToken(), CancelationToken()
-        calls: list[Cancelation] = []
-        answers: list[bool] = []
-        children: list[CancelationToken] = []
-        remove = token.add_callback(calls.append)
-        actions: dict[str, Callable[[], object]] = {
-            "cancel": lambda: answers.append(token.cancel(CancelationReason.MANUAL)),
-            "add": lambda: token.add_callback(calls.append),
-            "remove": lambda: remove(),
-            "child": lambda: children.append(token.child()),
-            "any_of": lambda: children.append(CancelationToken.any_of(other, token, token)),
-            "wait for another": lambda: other.cancel(),
-        }
-
-        with at_line(line, lambda: answers.append(token.cancel(CancelationReason.SIGNAL))) as where:
-            actions[what]()
-        answers.append(token.cancel(CancelationReason.TIMEOUT))
-
-        assert answers.count(True) == 1
-        assert len(set(map(id, calls))) == (1 if calls else 0)
-        assert len(calls) in ({"add": [2], "remove": [0, 1]}.get(what, [1]))
-        assert all(child.cancelation is token.cancelation for child in children)
-        assert token.statistics().callbacks == other.statistics().callbacks == 0
-
-        if not where:
+        if not interrupt_with_cancel(what, line):
             break
 
     assert line > 3
 
 
+def interrupt_with_cancel(what: str, line: int) -> bool:
+    """Do something with a token, and interrupt that at the given line. Tells whether there is such a line."""
+    token = CancelationToken()
+    calls: list[Cancelation] = []
+    answers: list[bool] = []
+    children: list[CancelationToken] = []
+    remove = token.add_callback(calls.append)
+    actions: dict[str, Callable[[], object]] = {
+        "cancel": lambda: answers.append(token.cancel(CancelationReason.MANUAL)),
+        "add": lambda: token.add_callback(calls.append),
+        "remove": remove,
+        "child": lambda: children.append(token.child()),
+        "any_of": lambda: children.append(CancelationToken.any_of(CancelationToken(), token, token)),
+    }
+
+    with at_line(line, lambda: answers.append(token.cancel(CancelationReason.SIGNAL))) as where:
+        actions[what]()
+    answers.append(token.cancel(CancelationReason.TIMEOUT))
+
+    assert answers.count(True) == 1
+    assert all(call is token.cancelation for call in calls)
+    assert len(calls) in {"add": [2], "remove": [0, 1]}.get(what, [1])
+    assert all(child.cancelation is token.cancelation for child in children)
+    assert token.statistics().callbacks == 0
+
+    return bool(where)
+
+
 def test_removing_may_interrupt_a_cancel_at_any_line() -> None:
     """
-    When the remover returns, the callback has run or never will.
+    A callback that is taken back while it is still on the token never runs.
     """
     for line in count(1):
-        token = CancelationToken()
-        calls: list[Cancelation] = []
-        calls_before: list[int] = []
-        remove = token.add_callback(calls.append)
-
-        with at_line(line, lambda: (remove(), calls_before.append(len(calls)))) as where:
-            token.cancel()
-
-        if not where:
+        if not interrupt_with_remove(line):
             break
 
-        assert calls_before == [len(calls)]
-
     assert line > 5
+
+
+def interrupt_with_remove(line: int) -> bool:
+    """Cancel a token, and remove its callback at the given line. Tells whether there is such a line."""
+    token = CancelationToken()
+    calls: list[Cancelation] = []
+    waiting: list[int] = []
+    remove = token.add_callback(calls.append)
+
+    def interrupt() -> None:
+        waiting.append(token.statistics().callbacks)
+        remove()
+
+    with at_line(line, interrupt) as where:
+        token.cancel()
+
+    assert len(calls) == (0 if waiting == [1] else 1)
+
+    return bool(where)
 
 
 # --- Waiting

@@ -106,6 +106,8 @@ class CancelableWebSocket:
         try:
             return await self._run(function, *args)
         except DisconnectCancelation:
+            if self._websocket.client_state is WebSocketState.DISCONNECTED:
+                raise  # Starlette has said so once
             # What arrived before the client left has not been lost, and Starlette's own error tells
             # the close code: whatever is there already, without waiting.
             with anyio.CancelScope() as no_time:
