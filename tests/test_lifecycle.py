@@ -118,7 +118,6 @@ async def test_leaving_the_block_early_completes_the_operation() -> None:
     async def work() -> int:
         async with operation:
             return 42
-        raise AssertionError("unreachable")
 
     assert await work() == 42
     assert operation.status is OperationStatus.COMPLETED
@@ -330,7 +329,6 @@ async def test_a_finished_operation_keeps_nothing_of_others_alive_but_what_it_wa
                 inner.cancel()
                 await sleep_forever()
             return inner, weakref.ref(outer)
-        raise AssertionError("unreachable")
 
     inner, gone = await work()
     await checkpoint()  # the event loop holds on to what it threw into this task, until its next turn

@@ -7,6 +7,7 @@ AnyIO, asyncio and Trio are nested in it and around it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -663,6 +664,33 @@ async def test_an_operation_in_a_child_task_is_cancelled_with_the_block_around_t
     assert inner.status is OperationStatus.CANCELLED
     assert inner.cancelation is not None
     assert (inner.cancelation.reason, inner.cancelation.by) == (CancelationReason.PARENT, "outer")
+
+
+async def test_an_operation_that_is_gone_does_not_hide_those_around_it() -> None:
+    """
+    A task that was started in an inner block, left and forgotten since, is still inside the outer one.
+    """
+    late = Cancelable()
+
+    async def work(left: anyio.Event) -> None:
+        await left.wait()
+        gc.collect()
+        async with late:
+            await sleep_forever()
+
+    with pytest.raises(ManualCancelation):
+        async with Cancelable(name="outer") as outer, create_task_group() as group:
+            left = anyio.Event()
+            async with Cancelable(name="inner"):
+                group.start_soon(work, left)
+                await wait_all_tasks_blocked()
+            await checkpoint()
+            left.set()
+            await wait_all_tasks_blocked()
+            outer.cancel()
+
+    assert late.cancelation is not None
+    assert (late.cancelation.reason, late.cancelation.by) == (CancelationReason.PARENT, "outer")
 
 
 async def test_a_shielded_scope_holds_the_cancelation_back() -> None:

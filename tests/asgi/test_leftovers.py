@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import anyio
 import pytest
@@ -212,6 +213,40 @@ async def test_an_outer_token_forgets_the_requests_that_used_it() -> None:
 
     gc.collect()
     assert outer.statistics().callbacks == 0
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("waits", [True, False], ids=["waits", "asks later"])
+async def test_a_task_that_outlives_its_request_is_told_that_it_is_over(
+    kind: Literal["http", "websocket"], waits: bool
+) -> None:
+    """
+    It gets a disconnect, as from servers, instead of waiting for ever; what it sends is dropped.
+    """
+    answers: list[str] = []
+
+    async def listen(receive: Receive, send: Send) -> None:
+        if not waits:
+            await anyio.sleep(1)
+        message: Message = {"type": ""}
+        while not message["type"].endswith(".disconnect"):
+            message = await receive()
+        answers.append(message["type"])
+        await send({"type": f"{kind}.special"})
+
+    peer = Peer(kind=kind, habits=HYPERCORN)
+    with anyio.fail_after(HOUR):
+        async with create_task_group() as tasks:
+
+            async def app(scope: Scope, receive: Receive, send: Send) -> None:
+                await receive()
+                tasks.start_soon(listen, receive, send)
+                await wait_all_tasks_blocked()
+
+            await peer.run(RequestCancelationMiddleware(app))
+
+    assert answers == [f"{kind}.disconnect"]
+    assert peer.sent == []
 
 
 async def test_cancelling_the_token_of_a_request_that_is_over_does_nothing() -> None:

@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -805,6 +806,21 @@ async def test_a_callable_object_can_be_decorated() -> None:
     assert (await get(app, query="number=7")).json == 7
 
 
+async def test_a_partial_function_can_be_decorated() -> None:
+    """
+    What it leaves open is the endpoint's signature.
+    """
+
+    async def add(first: int, second: int) -> int:
+        await anyio.sleep(1)
+        return first + second
+
+    endpoint = with_cancelation(partial(add, 1))
+
+    assert await endpoint(2) == 3
+    assert list(inspect.signature(endpoint).parameters) == ["second"]
+
+
 def test_generators_cannot_be_decorated() -> None:
     """
     They would be over before their stream begins; the error says what to do instead.
@@ -816,7 +832,7 @@ def test_generators_cannot_be_decorated() -> None:
     def generate() -> Iterator[int]:
         yield 1
 
-    for generator in (agenerate, generate):
+    for generator in (agenerate, generate, partial(agenerate), partial(generate)):
         with pytest.raises(TypeError, match="cancelable_streaming_response"):
             with_cancelation(generator)
         with pytest.raises(TypeError, match="cancelable_streaming_response"):

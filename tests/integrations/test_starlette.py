@@ -519,7 +519,8 @@ async def test_a_mounted_application_answers_in_the_way_of_the_middleware() -> N
         raise AssertionError
 
     for outside in (True, False):
-        outer = Starlette(routes=[Mount("/inner", Starlette(routes=routes(endpoint)))])
+        inner = Starlette(routes=routes(endpoint))
+        outer = Starlette(routes=[Mount("/also", inner), Mount("/inner", inner)])
         if not outside:
             outer.add_middleware(RequestCancelationMiddleware)
         peer = Peer(path="/inner/")

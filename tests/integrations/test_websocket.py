@@ -254,6 +254,31 @@ async def test_an_outer_cancelation_passes_through_a_call() -> None:
     assert not operation.is_cancelled
 
 
+async def test_a_disconnect_that_somebody_declares_ends_a_waiting_call() -> None:
+    """
+    The client is still there, but has sent nothing that could be received in its place.
+    """
+    operation = Cancelable()
+    received: list[str] = []
+
+    async def endpoint(websocket: WebSocket) -> None:
+        connection = CancelableWebSocket(websocket, operation)
+        await connection.accept()
+        with pytest.raises(DisconnectCancelation, match="presumed dead"):
+            await connection.receive_text()
+        received.append(await websocket.receive_text())
+
+    peer = websocket_peer()
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, serve(endpoint))
+        await wait_all_tasks_blocked()
+        operation.cancel(CancelationReason.DISCONNECT, "presumed dead")
+        await wait_all_tasks_blocked()
+        peer.feed("still here")
+
+    assert received == ["still here"]
+
+
 @each_call
 async def test_later_calls_raise_at_once(call: Call) -> None:
     """

@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +35,7 @@ app.add_middleware(RequestCancelationMiddleware)
 
 
 @asynccontextmanager
-async def recorded(request: Request | WebSocket) -> AsyncIterator[None]:
+async def recorded(request: Request | WebSocket) -> AsyncGenerator[None, None]:
     """Record that a handler runs, and how it ends."""
     key = request.url.query
     record("running", key=key)

@@ -28,7 +28,7 @@ def checked(callback: Callable[..., object]) -> Callable[..., object]:
 
 async def run_all(callbacks: Iterable[Callable[..., object]], *args: Any) -> None:
     """Run *callbacks* one after the other, in this task. Not a checkpoint unless one of them is."""
-    errors = []
+    errors: list[Exception] = []
     for callback in callbacks:
         try:
             await _run(callback, *args)

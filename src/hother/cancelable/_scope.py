@@ -356,7 +356,7 @@ class Cancelable:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
         assert self._block is not None
         self._above_id = self._find_above_id()
         left = self._block.close(exc_type, exc, traceback)

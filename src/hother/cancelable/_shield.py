@@ -44,7 +44,7 @@ class Shield(Generic[T]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> bool | None:
         try:
             self._scope.__exit__(exc_type, exc, traceback)
         finally:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ._public import public
 from ._reasons import Cancelation, CancelationReason
@@ -126,7 +126,7 @@ _ERRORS: dict[CancelationReason, type[CancelationError]] = {
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """Return the exceptions in a group and in the groups in it, or *error* itself if it is none."""
     if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
+        for part in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from leaves(part)
     else:
         yield error

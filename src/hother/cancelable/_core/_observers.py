@@ -70,7 +70,7 @@ def notify_progress(
 
 
 def _tell_all(observers: Iterable[Observer], tell: Callable[[Observer], object]) -> None:
-    errors = []
+    errors: list[Exception] = []
     for observer in observers:
         try:
             tell(observer)

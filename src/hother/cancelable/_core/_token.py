@@ -134,7 +134,9 @@ class CancelationToken:
         if not self._raise_flag(cancelation):
             return False
         errors: list[BaseException] = []
-        raised = deque([self])  # not by recursion: a chain of children may be longer than the stack
+        raised: deque[CancelationToken] = deque(
+            [self]
+        )  # not by recursion: a chain of children may be longer than the stack
         while raised:
             raised.extend(raised.popleft()._tell(cancelation, errors))
         if len(errors) == 1:
@@ -226,7 +228,7 @@ class CancelationToken:
 
     def _tell(self, cancelation: Cancelation, errors: list[BaseException]) -> list[CancelationToken]:
         """Run the callbacks, and collect what they raise. Returns the children whose flag went up."""
-        children = []
+        children: list[CancelationToken] = []
         for handle in list(self._callbacks):
             callback = self._callbacks.pop(handle, None)
             if isinstance(callback, _Link):

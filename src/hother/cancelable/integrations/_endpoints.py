@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from anyio import to_thread
 from starlette.exceptions import HTTPException, WebSocketException
@@ -25,6 +25,18 @@ from .._core._token import CancelationToken
 from .._scope import Cancelable
 from ..asgi import close_message, current_request_token, outcome_of, problem
 from ._requests import get_request_token
+
+
+def decorator(timeout: Any, http_exception: type[HTTPException] | None) -> Any:
+    """Make the decorator ``with_cancelation``; or apply it, if *timeout* is the endpoint (no parentheses)."""
+    if callable(timeout):
+        return decorate(timeout, None, http_exception)
+    seconds(timeout)  # complains where the mistake is
+
+    def with_cancelation(endpoint: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        return decorate(endpoint, timeout, http_exception)
+
+    return with_cancelation
 
 
 def decorate(
@@ -80,8 +92,11 @@ def _is_async(endpoint: Callable[..., Any]) -> bool:
     return is_async(endpoint) or is_async(type(endpoint).__call__)
 
 
-def _connection_in(*values: object) -> HTTPConnection | None:
-    return next((value for value in values if isinstance(value, HTTPConnection)), None)
+def _connection_in(*values: Any) -> HTTPConnection | None:
+    for value in values:
+        if isinstance(value, HTTPConnection):
+            return cast("HTTPConnection", value)
+    return None
 
 
 def _operation(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import anyio
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
+from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -82,7 +83,8 @@ class CancelableStreamingResponse(StreamingResponse):
         Raises:
             CancelationError: If the operation was cancelled before the response started.
         """
-        background, self.background = self.background, None
+        background: BackgroundTask | None = self.background
+        self.background = None  # until all is sent
         await super().__call__(scope, receive, send)
         # Not raised in there: a TimeoutCancelation is an OSError, and that means a disconnect to Starlette.
         if self._error is not None:
@@ -120,10 +122,11 @@ class CancelableStreamingResponse(StreamingResponse):
 
     async def _close(self) -> None:
         with anyio.move_on_after(CLOSING_BUDGET, shield=True):
-            if isinstance(self.body_iterator, AsyncGenerator):
-                await self.body_iterator.aclose()
-            if isinstance(self._content, Generator):  # where it ran: in a thread
-                await to_thread.run_sync(self._content.close)
+            iterator, content = cast("Any", self.body_iterator), cast("Any", self._content)
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()
+            if isinstance(content, Generator):  # where it ran: in a thread
+                await to_thread.run_sync(content.close)
 
 
 def _body(data: bytes, more: bool) -> Message:

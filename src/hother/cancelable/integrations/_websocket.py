@@ -120,4 +120,3 @@ class CancelableWebSocket:
         operation.check()
         async with operation:
             return await function(*args)
-        raise AssertionError("a block that is left quietly")  # follow() makes blocks that raise

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from .._core._timeouts import seconds
 from .._scope import Cancelable
-from ._endpoints import decorate
+from ._endpoints import decorator
 from ._requests import get_request_token
 from ._streaming import cancelable_streaming_response
 from ._websocket import CancelableWebSocket
@@ -92,7 +92,7 @@ def _make_dependency(
     return dependency
 
 
-cancelable_dependency = _make_dependency()
+cancelable_dependency: CancelableDependency = _make_dependency()
 
 
 @overload
@@ -121,6 +121,4 @@ def with_cancelation(timeout: Any = None, raise_on_cancel: bool = True) -> Any:
         TypeError: If what is decorated is a generator, or *timeout* is not a number.
         ValueError: If *timeout* is negative or NaN.
     """
-    if callable(timeout):
-        return decorate(timeout, None, HTTPException)
-    return lambda endpoint: decorate(endpoint, timeout, HTTPException if raise_on_cancel else None)
+    return decorator(timeout, HTTPException if raise_on_cancel else None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .. import asgi
 from .._core._errors import CancelationError
-from ._endpoints import decorate
+from ._endpoints import decorator
 from ._requests import get_request_token
 from ._streaming import cancelable_streaming_response
 from ._websocket import CancelableWebSocket
@@ -44,7 +44,7 @@ class RequestCancelationMiddleware(asgi.RequestCancelationMiddleware):
     ``add_middleware``, answers a `CancelationError` in the way of this middleware.
     """
 
-    disconnect_errors = (ClientDisconnect, WebSocketDisconnect)
+    disconnect_errors: tuple[type[Exception], ...] = (ClientDisconnect, WebSocketDisconnect)
 
     def prepare(self, app: asgi.ASGIApp) -> None:
         """Teach an application that is wrapped as a whole, and those mounted in it."""
@@ -65,7 +65,7 @@ class RequestCancelationMiddleware(asgi.RequestCancelationMiddleware):
         They would otherwise answer with their own 500, before the error gets here.
         """
         self._taught.add(app)
-        app.exception_handlers.setdefault(CancelationError, answer_cancelation)
+        app.exception_handlers.setdefault(CancelationError, cast("Any", answer_cancelation))
         for mounted in _mounted_in(app.routes):
             if mounted not in self._taught:
                 self._teach(mounted)
@@ -119,6 +119,4 @@ def with_cancelation(timeout: Any = None, raise_on_cancel: bool = True) -> Any:
         TypeError: If what is decorated is a generator, or *timeout* is not a number.
         ValueError: If *timeout* is negative or NaN.
     """
-    if callable(timeout):
-        return decorate(timeout, None, HTTPException)
-    return lambda endpoint: decorate(endpoint, timeout, HTTPException if raise_on_cancel else None)
+    return decorator(timeout, HTTPException if raise_on_cancel else None)
