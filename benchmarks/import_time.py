@@ -35,9 +35,8 @@ def compare(ours: str, floor: str) -> None:
     pairs = sorted((o - start) / (f - start) for o, f in zip(times[ours], times[floor], strict=True))
     print(f"{our_time * 1000:6.1f} ms  {ours}")
     print(f"{floor_time * 1000:6.1f} ms  {floor}")
-    print(
-        f"{our_time / floor_time:6.2f}     ratio of the medians; {pairs[0]:.2f} to {pairs[-1]:.2f} pair by pair"
-    )
+    spread = f"{pairs[0]:.2f} to {pairs[-1]:.2f} pair by pair"
+    print(f"{our_time / floor_time:6.2f}     ratio of the medians; {spread}")
 
 
 def main() -> None:

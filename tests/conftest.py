@@ -88,6 +88,7 @@ def _leaving_nothing(test: Callable[..., Awaitable[None]]) -> Callable[..., Awai
         await test(**kwargs)
         # A failed task complains when it is collected, and AnyIO's runner then fails the test.
         gc.collect()
+        gc.freeze()  # what is still there belongs to pytest: the next collection need not look at it again
         if _names_of_tasks(besides=before):
             # Some may just be about to end, those that close forgotten generators for one.
             await anyio.wait_all_tasks_blocked()

@@ -487,7 +487,7 @@ async def test_a_websocket_handler_that_was_told_may_take_so_long_and_no_longer(
 
     peer = Peer(kind="websocket")
     async with create_task_group() as tasks:
-        tasks.start_soon(peer.run, RequestCancelationMiddleware(app, websocket_grace=grace))  # type: ignore[arg-type]
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app, websocket_grace=grace))
         await anyio.sleep(1)
         peer.disconnect()
 

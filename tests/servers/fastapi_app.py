@@ -212,11 +212,15 @@ async def ws_cancelable(
 async def leftovers() -> dict[str, Any]:
     """Count what is in the process besides this request."""
     gc.collect()
+    return {"tasks": len(anyio.get_running_tasks()), **process()}
+
+
+def process() -> dict[str, Any]:
+    """Look at the process from outside of the event loop."""
     counted = {"Cancelable", "CancelationToken", "Exchange", "Reader", "Block"}
     objects = [type(thing).__name__ for thing in gc.get_objects()]
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
-        "tasks": len(anyio.get_running_tasks()),
         "threads": threading.active_count(),
         "files": len(list(Path("/proc/self/fd").iterdir())),
         "objects": {name: objects.count(name) for name in counted},

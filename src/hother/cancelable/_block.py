@@ -25,7 +25,9 @@ from ._core._reasons import Cancelation, CancelationReason
 from ._core._token import Callback, CancelationToken
 from ._core._wakeup import run_in, thread_safe_clock
 
-_current: ContextVar[weakref.ref[Block] | None] = ContextVar("current_block", default=None)
+# The blocks around this code, innermost first. All of them, since one that was left may be gone when
+# a task that was started in it looks for those around it.
+_current: ContextVar[tuple[weakref.ref[Block], ...]] = ContextVar("current_blocks", default=())
 
 
 class Block:
@@ -59,7 +61,7 @@ class Block:
         self.late = None if limit is None else limit[1]  #: what passing the deadline means
         self.deadline = inf if limit is None else self._opened + limit[0]  #: on the loop's clock
         self._scope = CancelScope(deadline=self.deadline)
-        self._outer = _current.get()
+        self._outer = tuple(weakref.ref(block) for block in _open_blocks(_current.get()))
         self._removers: list[Callable[[], None]] = []
 
     # --- Safe in any thread
@@ -77,12 +79,17 @@ class Block:
         """How many seconds the block has run, or ran."""
         return (self._clock() if self._closed is None else self._closed) - self._opened
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the block was left."""
+        return self._closed is not None
+
     # --- In the block's task
 
     def open(self) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
         self._scope.__enter__()
-        _current.set(weakref.ref(self))
+        _current.set((weakref.ref(self), *self._outer))
 
     def listen(self, token: CancelationToken, callback: Callback) -> None:
         """Have *callback* called when *token* is cancelled, for as long as the block is open."""
@@ -138,26 +145,20 @@ class Block:
 
     def _enclosing(self) -> Iterator[Block]:
         """The open blocks around this one, from the inside out."""
-        outer = _block_of(self._outer)
-        while outer is not None:
-            if outer._closed is None:
-                yield outer
-            outer = _block_of(outer._outer)
+        return _open_blocks(self._outer)
 
     def _unlink(self) -> None:
         for remove in self._removers:
             remove()
         self._removers.clear()
-        if _block_of(_current.get()) is self:
+        current = _current.get()
+        if current and current[0]() is self:
             _current.set(self._outer)
 
 
 def current_owner() -> Any:
     """Return the operation of the innermost open block that this code runs in, or ``None``."""
-    block = _block_of(_current.get())
-    while block is not None and block._closed is not None:
-        block = _block_of(block._outer)
-    return None if block is None else block._owner()
+    return next((block._owner() for block in _open_blocks(_current.get())), None)
 
 
 def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:
@@ -167,5 +168,8 @@ def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:
     )
 
 
-def _block_of(reference: weakref.ref[Block] | None) -> Block | None:
-    return None if reference is None else reference()
+def _open_blocks(references: Iterable[weakref.ref[Block]]) -> Iterator[Block]:
+    for reference in references:
+        block = reference()
+        if block is not None and block._closed is None:
+            yield block

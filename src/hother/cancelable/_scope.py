@@ -91,7 +91,7 @@ class Cancelable:
         if not isinstance(parent, (Cancelable, type(None))):
             raise TypeError(f"parent must be a Cancelable, got {parent!r}")
         self._parents: tuple[Cancelable, ...] = () if parent is None else (parent,)
-        self._id = options.get("operation_id")
+        self._given_id = options.get("operation_id")
         self._name = options.get("name")
         self._metadata = dict(options.get("metadata") or {})
         self._raise_on_cancel = options.get("raise_on_cancel", True)
@@ -121,8 +121,8 @@ class Cancelable:
         """Make a new operation that ends as soon as any of these would.
 
         It takes over everything they were made with: the shortest time left, all tokens and parents,
-        callbacks, observers and metadata; name and id come from *self*. Cancelling one of them
-        cancels the new one; none of them needs to be entered.
+        callbacks, observers and metadata; the name comes from *self*. Cancelling one of them cancels
+        the new one; none of them needs to be entered.
 
         Raises:
             TypeError: If one of *others* is not a `Cancelable`.
@@ -135,7 +135,6 @@ class Cancelable:
             timeout=min((left for part in parts if (left := part.remaining()) is not None), default=None),
             tokens=[token for part in parts for token in (part._token, *part._tokens)],
             name=self._name,
-            operation_id=self._id,
             metadata={key: value for part in reversed(parts) for key, value in part._metadata.items()},
             raise_on_cancel=self._raise_on_cancel,
             observers=dict.fromkeys(observer for part in parts for observer in part._observers),
@@ -166,9 +165,8 @@ class Cancelable:
     @property
     def id(self) -> str:
         """The operation's id: 16 random hexadecimal digits, unless it was given another."""
-        if self._id is None:
-            self._id = os.urandom(8).hex()
-        return self._id
+        # Made when first asked for, by whichever thread is first.
+        return self._given_id or self.__dict__.setdefault("_random_id", os.urandom(8).hex())
 
     @property
     def name(self) -> str | None:
@@ -187,7 +185,11 @@ class Cancelable:
 
     @property
     def token(self) -> CancelationToken:
-        """The operation's own token. Cancelling it cancels this operation, and not what it was made of."""
+        """The operation's own token. Cancelling it cancels this operation, and not what it was made of.
+
+        When the deadline passes, those who wait for the token hear of it as the block is left, or as
+        anybody asks the operation.
+        """
         return self._token
 
     @property
@@ -387,7 +389,7 @@ class Cancelable:
             yield self._timeout, Cancelation(CancelationReason.TIMEOUT, message)
         for parent in self._parents:
             block = parent._block
-            left = None if block is None else block.remaining()
+            left = None if block is None or block.is_closed else block.remaining()
             if block is not None and left is not None:
                 assert block.late is not None
                 yield left, parent_cancelation(parent._name, block.late)

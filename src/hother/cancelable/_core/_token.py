@@ -177,7 +177,8 @@ class CancelationToken:
                 here and now, if the token is cancelled already.
 
         Returns:
-            A function that takes the callback back. Calling it too late, or twice, does nothing.
+            A function that takes the callback back. Calling it too late, or twice, does nothing; a
+            callback that another thread has begun to run is not waited for.
 
         Raises:
             TypeError: If *callback* is not callable.

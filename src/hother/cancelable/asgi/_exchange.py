@@ -137,7 +137,9 @@ class Exchange:
     def _let_go(self) -> None:
         """Break the circles in which the parts of a request know each other."""
         self._error = None
-        self._reader.close()
+        self._reader.close(
+            {"type": "http.disconnect"} if self._is_http else {"type": "websocket.disconnect", "code": 1005}
+        )
         self._response.close()
 
     # --- What may happen to the request
@@ -278,7 +280,12 @@ def _expects_continue(scope: Scope) -> bool:
 
 def _has_body(scope: Scope) -> bool:
     headers = {name.lower(): value for name, value in scope.get("headers", ())}
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    length = headers.get(b"content-length")
+    if length is not None:
+        return bool(length != b"0")
+    if scope.get("http_version", "1.1").startswith("1"):
+        return b"transfer-encoding" in headers
+    return scope.get("method") in {"POST", "PUT", "PATCH"}  # HTTP/2 needs neither header
 
 
 def _is_in_base_http_middleware(receive: Receive, send: Send) -> bool:

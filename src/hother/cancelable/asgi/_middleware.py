@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from math import inf
 from typing import Any
 
 from ._exchange import Exchange
@@ -60,8 +61,8 @@ class RequestCancelationMiddleware:
         websocket_timeout: float | None = None,
         on_disconnect: OnDisconnect = "cancel",
         read_ahead: int = 65_536,
-        answer_timeout: float = 5.0,
-        websocket_grace: float = 10.0,
+        answer_timeout: float | None = 5.0,
+        websocket_grace: float | None = 10.0,
     ) -> None:
         _check_application(app)
         self.app = app
@@ -70,8 +71,8 @@ class RequestCancelationMiddleware:
             websocket_timeout=websocket_timeout,
             on_disconnect=on_disconnect,
             read_ahead=read_ahead,
-            answer_timeout=answer_timeout,
-            websocket_grace=websocket_grace,
+            answer_timeout=inf if answer_timeout is None else answer_timeout,
+            websocket_grace=inf if websocket_grace is None else websocket_grace,
             disconnect_errors=self.disconnect_errors,
         )
         self.prepare(app)

@@ -31,5 +31,5 @@ class Options:
             object.__setattr__(self, name, inf if value is None else value)
         if self.on_disconnect not in get_args(OnDisconnect):
             raise ValueError(f"on_disconnect must be 'cancel' or 'ignore', got {self.on_disconnect!r}")
-        if not isinstance(self.read_ahead, int) or self.read_ahead < 0:
+        if type(self.read_ahead) is not int or self.read_ahead < 0:
             raise ValueError(f"read_ahead must be a number of bytes, 0 or more, got {self.read_ahead!r}")

@@ -95,10 +95,15 @@ class Reader:
         self._make_room()
         return message
 
-    def close(self) -> None:
-        """Let go of what was not taken, and of who listens: the request is over."""
+    def close(self, farewell: Message) -> None:
+        """Let go of what was not taken, and of who listens: the request is over.
+
+        Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
+        """
         self._on_disconnect = _nothing
         self._messages.clear()
+        self._disconnect = self._disconnect or farewell
+        self._arrival.set()
 
     async def _answer_with(self, disconnect: Message) -> Message:
         if self._told and not _is_probe():

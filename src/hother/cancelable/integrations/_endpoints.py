@@ -73,7 +73,7 @@ def _as_coroutine_function(endpoint: Callable[..., Any]) -> Callable[..., Awaita
         raise TypeError(f"with_cancelation decorates endpoints, got {endpoint!r}")
     if inspect.isasyncgenfunction(endpoint) or inspect.isgeneratorfunction(endpoint):
         raise TypeError(
-            f"with_cancelation cannot decorate the generator {endpoint.__qualname__}: the endpoint would be "
+            f"with_cancelation cannot decorate the generator {endpoint!r}: the endpoint would be "
             "over before its stream begins; return a cancelable_streaming_response instead"
         )
     if _is_async(endpoint):
