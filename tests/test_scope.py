@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
+
 import gc
 import sys
 import threading
@@ -1013,3 +1015,21 @@ if sys.version_info >= (3, 11):
             await sleep(1)
 
         assert await task == [operation, None]
+
+
+async def test_a_block_that_is_left_in_another_context_leaves_that_context_alone() -> None:
+    """
+    As with a fixture of a test tool, which enters it in a context of its own.
+    """
+    async with Cancelable(name="outer") as outer:
+        operation = Cancelable()
+        entering = operation.__aenter__()
+        with pytest.raises(StopIteration):
+            copy_context().run(entering.send, None)
+
+        assert current_operation() is outer
+
+        await operation.__aexit__(None, None, None)
+
+        assert current_operation() is outer
+        assert operation.status is OperationStatus.COMPLETED

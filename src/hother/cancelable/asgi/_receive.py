@@ -100,7 +100,7 @@ class Reader:
 
         Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
         """
-        self._on_disconnect = _nothing
+        self._on_disconnect = lambda: None
         self._messages.clear()
         self._disconnect = self._disconnect or farewell
         self._arrival.set()
@@ -155,10 +155,6 @@ class Reader:
 def _is_probe() -> bool:
     """Whether the caller asks from a cancelled scope, as ``is_disconnected()`` does to get a quick answer."""
     return anyio.current_effective_deadline() == -inf
-
-
-def _nothing() -> None:
-    pass
 
 
 def _cost(message: Message) -> int:

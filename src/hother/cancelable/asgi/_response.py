@@ -88,9 +88,9 @@ class Response:
 
     def close(self) -> None:
         """Let go of who listens: the request is over."""
-        self._is_gone = _always
-        self._on_late_send = _ignore
-        self._on_broken = _nothing
+        self._is_gone = lambda: True
+        self._on_late_send = lambda _: None
+        self._on_broken = lambda: None
 
     def take_over(self) -> bool:
         """Keep the application from sending more. Returns whether the outcome may be sent in its place."""
@@ -132,18 +132,6 @@ class Response:
         if kind == "http.response.trailers":
             return not message.get("more_trailers")
         return kind == "websocket.close"
-
-
-def _always() -> bool:
-    return True
-
-
-def _ignore(_: Message) -> None:
-    pass
-
-
-def _nothing() -> None:
-    pass
 
 
 _STARTS = {
