@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextvars import copy_context
-
 import gc
 import sys
 import threading
+from contextvars import copy_context
 from datetime import timedelta
 from math import inf, nan
 from typing import Any
