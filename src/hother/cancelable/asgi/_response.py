@@ -89,7 +89,7 @@ class Response:
     def close(self) -> None:
         """Let go of who listens: the request is over."""
         self._is_gone = lambda: True
-        self._on_late_send = lambda _: None
+        self._on_late_send = _ignore
         self._on_broken = lambda: None
 
     def take_over(self) -> bool:
@@ -132,6 +132,10 @@ class Response:
         if kind == "http.response.trailers":
             return not message.get("more_trailers")
         return kind == "websocket.close"
+
+
+def _ignore(_: Message) -> None:
+    pass
 
 
 _STARTS = {
