@@ -179,7 +179,7 @@ async def test_the_published_programs_work_as_written() -> None:
     assert stream.headers["content-type"].startswith("text/event-stream")
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", anyio.get_available_backends())
 def test_applications_can_be_tested_with_the_test_client(backend: Any) -> None:
     """
     Bodies, background tasks, WebSockets, the lifespan.
