@@ -26,6 +26,7 @@ from .._core._token import CancelationToken
 from .._core._wakeup import run_in
 from ._options import Options
 from ._outcome import close_message, http_messages
+from ._quirks import STARLETTE_COULD_NOT_ANSWER, expects_continue, has_body, is_in_base_http_middleware
 from ._receive import Reader
 from ._response import Phase, Response
 from ._types import ASGIApp, Message, Receive, Scope, Send
@@ -51,8 +52,7 @@ class Exchange:
         self._options = options
         self._is_http = scope["type"] == "http"
         self._timeout = options.default_timeout if self._is_http else options.websocket_timeout
-        # Starlette takes an application without an answer for broken, even if its client has left.
-        self._must_answer = in_base_http_middleware = _is_in_base_http_middleware(receive, send)
+        self._must_answer = is_in_base_http_middleware(receive, send)
         self._outer_token: CancelationToken | None = scope.get(TOKEN_KEY)  # if installed twice
         self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
         self._departure = Cancelation(CancelationReason.DISCONNECT)
@@ -68,8 +68,7 @@ class Exchange:
         self._reader = Reader(
             receive,
             read_ahead=options.read_ahead,
-            # A BaseHTTPMiddleware may want to read the body itself, after the application.
-            wait_for_demand=_expects_continue(scope) or (in_base_http_middleware and _has_body(scope)),
+            wait_for_demand=expects_continue(scope) or (self._must_answer and has_body(scope)),
             on_disconnect=self._disconnected,
         )
         self._response = Response(
@@ -235,7 +234,7 @@ class Exchange:
             return self._departure
         if self._is_http and self._response.phase is Phase.COMPLETE and not self._token.is_cancelled:
             return None  # of a background task: no client is waiting for an outcome
-        if error.__cause__ is not None and str(error) == _STARLETTE_COULD_NOT_ANSWER:
+        if error.__cause__ is not None and str(error) == STARLETTE_COULD_NOT_ANSWER:
             error = error.__cause__
         return cancelation_in(error)
 
@@ -266,28 +265,4 @@ class Exchange:
         return (close_message(cancelation),)
 
 
-# What it raises from an error for which it has a handler, but too late.
-_STARLETTE_COULD_NOT_ANSWER = "Caught handled exception, but response already started."
 _DENIAL = "websocket.http.response"  # the ASGI extension, and the prefix of its messages
-
-
-def _expects_continue(scope: Scope) -> bool:
-    return any(
-        name.lower() == b"expect" and value.lower() == b"100-continue"
-        for name, value in scope.get("headers", ())
-    )
-
-
-def _has_body(scope: Scope) -> bool:
-    headers = {name.lower(): value for name, value in scope.get("headers", ())}
-    length = headers.get(b"content-length")
-    if length is not None:
-        return bool(length != b"0")
-    if scope.get("http_version", "1.1").startswith("1"):
-        return b"transfer-encoding" in headers
-    return scope.get("method") in {"POST", "PUT", "PATCH"}  # HTTP/2 needs neither header
-
-
-def _is_in_base_http_middleware(receive: Receive, send: Send) -> bool:
-    # Other middlewares between it and this one wrap ``send`` more often than ``receive``.
-    return "starlette.middleware.base" in {getattr(part, "__module__", None) for part in (receive, send)}
