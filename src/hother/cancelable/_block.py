@@ -29,6 +29,10 @@ from ._core._wakeup import run_in, thread_safe_clock
 # a task that was started in it looks for those around it.
 _current: ContextVar[tuple[weakref.ref[Block], ...]] = ContextVar("current_blocks", default=())
 
+# The operation that this thread works for: the current one there, even when its block was left.
+_NOBODY = object()
+_kept: ContextVar[object] = ContextVar("kept_owner", default=_NOBODY)
+
 
 class Block:
     """One block, opened and closed by the same task.
@@ -83,6 +87,11 @@ class Block:
     def is_closed(self) -> bool:
         """Whether the block was left."""
         return self._closed is not None
+
+    @property
+    def is_around(self) -> bool:
+        """Whether the block is open, and this code runs in it."""
+        return any(block is self for block in _open_blocks(_current.get()))
 
     # --- In the block's task
 
@@ -158,7 +167,18 @@ class Block:
 
 def current_owner() -> Any:
     """Return the operation of the innermost open block that this code runs in, or ``None``."""
-    return next((block._owner() for block in _open_blocks(_current.get())), None)
+    kept = _kept.get()
+    for reference in _current.get():
+        block = reference()
+        owner = None if block is None else block._owner()
+        if block is not None and (block._closed is None or owner is kept):
+            return owner
+    return None
+
+
+def keep_current(owner: object) -> None:
+    """Have *owner*, the current operation, stay that in this context after its block was left."""
+    _kept.set(owner)
 
 
 def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:
