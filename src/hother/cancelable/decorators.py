@@ -137,6 +137,7 @@ def cancelable(
         name: What to call the operations; the function's name by default.
         inject_param: The parameter that gets the operation, if the function declares it and the
             caller passes nothing for it. A `Cancelable` that is passed by position counts as passed.
+            Type checkers see that callers leave it out if it is the first one, or has a default.
 
     Raises:
         TypeError: If what is decorated is neither a coroutine function nor an async generator function.
@@ -237,7 +238,7 @@ def with_cancelable(operation: Cancelable, *, inject_param: str | None = "cancel
     """Make each call of a function a part of *operation*, as `Cancelable.wrap` does.
 
     Called in the block of *operation*, the function runs there; elsewhere it gets a new operation that
-    follows it. A decorated async generator function always does.
+    follows it.
 
     Args:
         operation: The operation.
