@@ -106,6 +106,43 @@ async def test_a_thread_that_asks_is_told_to_stop() -> None:
 
 
 @pytest.mark.real_time
+@pytest.mark.parametrize("kind", ["timeout", "token"])
+async def test_a_thread_is_told_when_an_operation_around_its_own_is_cancelled(kind: str) -> None:
+    """
+    Nothing else would stop it. Both end as cancelled, and the error is the outer one's.
+    """
+    token = CancelationToken()
+    error = TimeoutCancelation if kind == "timeout" else ManualCancelation
+    if kind == "token":
+        threading.Timer(0.05, token.cancel).start()
+
+    with pytest.raises(error):
+        async with Cancelable(timeout=0.05 if kind == "timeout" else 60, tokens=[token]) as outer:
+            async with Cancelable() as inner, Cancelable() as innermost:
+                await innermost.run_in_thread(check_until_told_to_stop)
+
+    assert outer.status is inner.status is innermost.status is OperationStatus.CANCELLED
+    assert inner.cancelation is not None
+    assert inner.cancelation.reason is CancelationReason.PARENT
+
+
+async def test_a_check_in_a_shielded_section_does_not_ask_around() -> None:
+    """
+    An operation in a shielded section of another one runs to its end; after the section, that is over.
+    """
+    with pytest.raises(ManualCancelation):
+        async with Cancelable() as outer:
+            outer.cancel()
+            async with outer.shield(), Cancelable() as inner:
+                inner.check()
+            async with Cancelable() as late:
+                late.check()
+
+    assert inner.status is OperationStatus.COMPLETED
+    assert late.status is OperationStatus.CANCELLED
+
+
+@pytest.mark.real_time
 async def test_a_thread_is_waited_for() -> None:
     """
     By default nothing is left running when the block is over.

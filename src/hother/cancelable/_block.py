@@ -137,9 +137,10 @@ class Block:
                 return parent_cancelation(outer._name, cause)
         return Cancelation(CancelationReason.EXTERNAL)
 
-    def enclosing_owner(self) -> Any:
-        """Return the operation around this one, if there is one."""
-        return next((outer._owner() for outer in self._enclosing()), None)
+    def enclosing_owners(self) -> Iterator[Any]:
+        """The operations around this one, from the inside out. Safe in any thread."""
+        owners = (outer._owner() for outer in self._enclosing())
+        return (owner for owner in owners if owner is not None)
 
     def _cancel(self, cancelation: Cancelation) -> None:
         """Runs in the loop, perhaps when the block is closed already."""

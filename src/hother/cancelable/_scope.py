@@ -273,7 +273,9 @@ class Cancelable:
     def check(self) -> None:
         """Do nothing, or raise if the operation was cancelled or its deadline has passed.
 
-        Not a checkpoint: made for threads and for loops that never wait. Safe in any thread.
+        In its block, also if that holds for an operation around it, which would interrupt the block at a
+        checkpoint (unless it is in a shielded section). Not a checkpoint: made for threads and for loops
+        that never wait. Safe in any thread.
 
         Raises:
             CancelationError: If the operation should stop; the subclass tells the reason.
@@ -281,6 +283,8 @@ class Cancelable:
         cancelation = self.cancelation
         if cancelation is None and self._block is None:
             cancelation = self._pending_cancelation()
+        if cancelation is None:
+            cancelation = next(self._cancelations_around(), None)
         if cancelation is not None:
             raise error_for(cancelation, self.context)
 
@@ -504,6 +508,16 @@ class Cancelable:
             raise LifecycleError(f"an operation that is {self._status} takes up no more work")
         return self.follow()
 
+    def _cancelations_around(self) -> Iterator[Cancelation]:
+        """Why operations around this one were cancelled, as far as that holds for its block, too."""
+        if self._block is None or self._block.is_closed:
+            return
+        for outer in self._block.enclosing_owners():
+            if outer.status is OperationStatus.SHIELDED:
+                return
+            if outer.cancelation is not None:
+                yield outer.cancelation
+
     # --- How it ended
 
     async def _finish(self, block: Block, left: BaseException | None, stopped: bool) -> None:
@@ -514,7 +528,7 @@ class Cancelable:
             self._become(OperationStatus.CANCELLED)
         elif left is None:
             self._become(OperationStatus.COMPLETED)
-        elif all(isinstance(leaf, get_cancelled_exc_class()) for leaf in leaves(left)):
+        elif all(self._is_from_outside(leaf) for leaf in leaves(left)):
             self._settle(block.outside_cancelation())
             self._become(OperationStatus.CANCELLED)
         else:
@@ -543,6 +557,13 @@ class Cancelable:
             for leaf in leaves(error)
         )
 
+    def _is_from_outside(self, error: BaseException) -> bool:
+        """Whether *error* is a cancelation of what is around the block, by a scope or by ``check()``."""
+        if isinstance(error, CancelationError) and self._block is not None:
+            causes = [outer.cancelation for outer in self._block.enclosing_owners()]
+            return any(error.cancelation is cause for cause in causes)
+        return isinstance(error, get_cancelled_exc_class())
+
     def _become(self, status: OperationStatus) -> None:
         previous = self._status
         check_transition(previous, status)
@@ -560,7 +581,7 @@ class Cancelable:
         self._shields = shields
 
     def _find_above_id(self) -> str | None:
-        above = self.parent or (None if self._block is None else self._block.enclosing_owner())
+        above = self.parent or (None if self._block is None else next(self._block.enclosing_owners(), None))
         return self._above_id if above is None else above.id
 
     def _on(self, event: str, callback: Callable[..., object]) -> Self:
