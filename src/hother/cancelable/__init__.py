@@ -5,6 +5,7 @@ A short tour, from the bottom up; each layer knows only those before it:
 * ``_core``: the words (`CancelationReason`, `Cancelation`, the errors, the lifecycle) and the
   `CancelationToken`, which any thread may cancel and any task may wait for;
 * ``_scope``: `Cancelable`, which ties tokens and deadlines to one ``async with`` block;
+* ``streams`` and ``decorators``: the same for async iterators and for whole functions;
 * ``asgi``: one HTTP request or WebSocket, from its first message to its outcome;
 * ``integrations``: FastAPI and Starlette; imported only by who uses them.
 """
@@ -31,15 +32,28 @@ if TYPE_CHECKING:
     from ._core._operation import OperationContext
     from ._core._reasons import Cancelation, CancelationReason
     from ._core._token import CancelationToken, TokenStatistics
+    from ._iteration import CancelableAsyncIterator
     from ._scope import Cancelable, OperationOptions, current_operation
     from ._shield import Shield
+    from .decorators import (
+        cancelable,
+        cancelable_combine,
+        cancelable_method,
+        cancelable_with_token,
+        with_cancelable,
+        with_current_operation,
+        with_timeout,
+    )
+    from .streams import ChunkedCancelableStream, cancelable_stream, chunked_cancelable_stream
 
 __all__ = (
     "Cancelable",
+    "CancelableAsyncIterator",
     "Cancelation",
     "CancelationError",
     "CancelationReason",
     "CancelationToken",
+    "ChunkedCancelableStream",
     "ConditionCancelation",
     "DisconnectCancelation",
     "LifecycleError",
@@ -55,7 +69,16 @@ __all__ = (
     "TimeoutCancelation",
     "TokenStatistics",
     "add_observer",
+    "cancelable",
+    "cancelable_combine",
+    "cancelable_method",
+    "cancelable_stream",
+    "cancelable_with_token",
+    "chunked_cancelable_stream",
     "current_operation",
+    "with_cancelable",
+    "with_current_operation",
+    "with_timeout",
 )
 
 # Importing the package costs next to nothing: each name is loaded when it is first used, as AnyIO's are.
@@ -77,10 +100,21 @@ _PLACES = {
     "CancelationReason": "._core._reasons",
     "CancelationToken": "._core._token",
     "TokenStatistics": "._core._token",
+    "CancelableAsyncIterator": "._iteration",
     "Cancelable": "._scope",
     "OperationOptions": "._scope",
     "current_operation": "._scope",
     "Shield": "._shield",
+    "cancelable": ".decorators",
+    "cancelable_combine": ".decorators",
+    "cancelable_method": ".decorators",
+    "cancelable_with_token": ".decorators",
+    "with_cancelable": ".decorators",
+    "with_current_operation": ".decorators",
+    "with_timeout": ".decorators",
+    "ChunkedCancelableStream": ".streams",
+    "cancelable_stream": ".streams",
+    "chunked_cancelable_stream": ".streams",
 }
 
 

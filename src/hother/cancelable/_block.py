@@ -29,6 +29,10 @@ from ._core._wakeup import run_in, thread_safe_clock
 # a task that was started in it looks for those around it.
 _current: ContextVar[tuple[weakref.ref[Block], ...]] = ContextVar("current_blocks", default=())
 
+# The operation that this thread works for: the current one there, even when its block was left.
+_NOBODY = object()
+_kept: ContextVar[object] = ContextVar("kept_owner", default=_NOBODY)
+
 
 class Block:
     """One block, opened and closed by the same task.
@@ -84,6 +88,11 @@ class Block:
         """Whether the block was left."""
         return self._closed is not None
 
+    @property
+    def is_around(self) -> bool:
+        """Whether the block is open, and this code runs in it."""
+        return any(block is self for block in _open_blocks(_current.get()))
+
     # --- In the block's task
 
     def open(self) -> None:
@@ -128,9 +137,10 @@ class Block:
                 return parent_cancelation(outer._name, cause)
         return Cancelation(CancelationReason.EXTERNAL)
 
-    def enclosing_owner(self) -> Any:
-        """Return the operation around this one, if there is one."""
-        return next((outer._owner() for outer in self._enclosing()), None)
+    def enclosing_owners(self) -> Iterator[Any]:
+        """The operations around this one, from the inside out. Safe in any thread."""
+        owners = (outer._owner() for outer in self._enclosing())
+        return (owner for owner in owners if owner is not None)
 
     def _cancel(self, cancelation: Cancelation) -> None:
         """Runs in the loop, perhaps when the block is closed already."""
@@ -158,7 +168,18 @@ class Block:
 
 def current_owner() -> Any:
     """Return the operation of the innermost open block that this code runs in, or ``None``."""
-    return next((block._owner() for block in _open_blocks(_current.get())), None)
+    kept = _kept.get()
+    for reference in _current.get():
+        block = reference()
+        owner = None if block is None else block._owner()
+        if block is not None and (block._closed is None or owner is kept):
+            return owner
+    return None
+
+
+def keep_current(owner: object) -> None:
+    """Have *owner*, the current operation, stay that in this context after its block was left."""
+    _kept.set(owner)
 
 
 def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:

@@ -8,11 +8,12 @@ backend's own exception. By the time that anything of the user's runs, nothing i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial, wraps
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from anyio import get_cancelled_exc_class
 
@@ -26,12 +27,18 @@ from ._core._public import public
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._timeouts import seconds
 from ._core._token import CancelationToken
+from ._iteration import CancelableAsyncIterator
 from ._shield import Shield
+from ._threads import run_in_thread
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import ParamSpec, Self, Unpack
+
+    P = ParamSpec("P")
+
+T = TypeVar("T")
 
 
 @public
@@ -266,7 +273,9 @@ class Cancelable:
     def check(self) -> None:
         """Do nothing, or raise if the operation was cancelled or its deadline has passed.
 
-        Not a checkpoint: made for threads and for loops that never wait. Safe in any thread.
+        In its block, also if that holds for an operation around it, which would interrupt the block at a
+        checkpoint (unless it is in a shielded section). Not a checkpoint: made for threads and for loops
+        that never wait. Safe in any thread.
 
         Raises:
             CancelationError: If the operation should stop; the subclass tells the reason.
@@ -274,6 +283,8 @@ class Cancelable:
         cancelation = self.cancelation
         if cancelation is None and self._block is None:
             cancelation = self._pending_cancelation()
+        if cancelation is None:
+            cancelation = next(self._cancelations_around(), None)
         if cancelation is not None:
             raise error_for(cancelation, self.context)
 
@@ -295,6 +306,81 @@ class Cancelable:
             TimeoutCancelation: On leaving a section that was interrupted since its budget was used up.
         """
         return Shield(self, seconds(timeout), self._shield_changed)
+
+    # --- Work that belongs to it
+
+    async def run_in_thread(
+        self, function: Callable[..., T], /, *args: Any, abandon_on_cancel: bool = False, **kwargs: Any
+    ) -> T:
+        """Call *function* in a worker thread, as a part of this operation. Always a checkpoint.
+
+        Nothing can interrupt a thread, so by default its end is waited for, even if the operation is
+        cancelled meanwhile. A thread that should stop earlier asks: the context is the caller's, so
+        ``current_operation().check()`` raises there once it is time to go.
+
+        Outside of the operation's block, the thread belongs to an operation of its own that follows
+        this one.
+
+        Args:
+            function: What to call.
+            args: Its arguments.
+            abandon_on_cancel: Whether to go on without the thread when cancelled. It still runs to its
+                end, and what it returns or raises is lost.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            What *function* returns.
+
+        Raises:
+            CancelationError: If the operation was cancelled before; outside of its block, also if it
+                is cancelled meanwhile.
+            LifecycleError: If the operation has ended otherwise.
+        """
+        self.check()
+        async with self._part():
+            return await run_in_thread(
+                partial(function, *args, **kwargs), abandon_on_cancel=abandon_on_cancel
+            )
+
+    def wrap(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Make a coroutine function that does what *function* does, as long as this operation runs.
+
+        Called in the operation's block, it raises if the operation was cancelled, and else awaits
+        *function*, which the block interrupts. Called elsewhere (in a task started before, or while the
+        operation was not entered), it opens a block of its own that follows the operation.
+
+        The coroutine raises ``CancelationError`` if the operation was cancelled, and `LifecycleError`
+        if it has ended otherwise.
+        """
+
+        @wraps(function)
+        async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+            self.check()
+            async with self._part():
+                return await function(*args, **kwargs)
+
+        return wrapped
+
+    def stream(
+        self,
+        source: AsyncIterable[T],
+        report_interval: int | None = None,
+        buffer_partial: bool | int = False,
+    ) -> CancelableAsyncIterator[T]:
+        """Go through *source* as long as this operation runs: see `CancelableAsyncIterator`.
+
+        ::
+
+            async with Cancelable(timeout=30) as operation:
+                async for row in operation.stream(rows()):
+                    ...
+
+        Args:
+            source: An async iterable. It is closed when it ends, fails or is interrupted.
+            report_interval: After how many items to report progress, each time.
+            buffer_partial: How many of the latest items to keep: ``True`` for 1000.
+        """
+        return CancelableAsyncIterator(source, self, report_interval, buffer_partial)
 
     # --- Callbacks and progress
 
@@ -328,7 +414,9 @@ class Cancelable:
         """
         if self._status not in {OperationStatus.RUNNING, OperationStatus.SHIELDED}:
             raise LifecycleError(f"an operation that is {self._status} cannot report progress")
-        metadata = {} if metadata is None else metadata
+        await self._tell_progress(message, {} if metadata is None else metadata)
+
+    async def _tell_progress(self, message: Any, metadata: Mapping[str, Any]) -> None:
         observers = watching(self._observers)
         if observers:
             notify_progress(observers, self.context, message, metadata)
@@ -404,6 +492,32 @@ class Cancelable:
                 return parent_cancelation(parent._name, parent.cancelation)
         return None
 
+    # --- Parts of it that run elsewhere
+
+    @property
+    def _is_around(self) -> bool:
+        return self._block is not None and self._block.is_around
+
+    def _part(self) -> AbstractAsyncContextManager[object]:
+        """The block that work of this operation belongs in: its own, if this code runs there."""
+        return nullcontext() if self._is_around else self._follow_alive()
+
+    def _follow_alive(self) -> Cancelable:
+        self.check()
+        if self._status.is_final:
+            raise LifecycleError(f"an operation that is {self._status} takes up no more work")
+        return self.follow()
+
+    def _cancelations_around(self) -> Iterator[Cancelation]:
+        """Why operations around this one were cancelled, as far as that holds for its block, too."""
+        if self._block is None or self._block.is_closed:
+            return
+        for outer in self._block.enclosing_owners():
+            if outer.status is OperationStatus.SHIELDED:
+                return
+            if outer.cancelation is not None:
+                yield outer.cancelation
+
     # --- How it ended
 
     async def _finish(self, block: Block, left: BaseException | None, stopped: bool) -> None:
@@ -414,7 +528,7 @@ class Cancelable:
             self._become(OperationStatus.CANCELLED)
         elif left is None:
             self._become(OperationStatus.COMPLETED)
-        elif all(isinstance(leaf, get_cancelled_exc_class()) for leaf in leaves(left)):
+        elif all(self._is_from_outside(leaf) for leaf in leaves(left)):
             self._settle(block.outside_cancelation())
             self._become(OperationStatus.CANCELLED)
         else:
@@ -443,6 +557,13 @@ class Cancelable:
             for leaf in leaves(error)
         )
 
+    def _is_from_outside(self, error: BaseException) -> bool:
+        """Whether *error* is a cancelation of what is around the block, by a scope or by ``check()``."""
+        if isinstance(error, CancelationError) and self._block is not None:
+            causes = [outer.cancelation for outer in self._block.enclosing_owners()]
+            return any(error.cancelation is cause for cause in causes)
+        return isinstance(error, get_cancelled_exc_class())
+
     def _become(self, status: OperationStatus) -> None:
         previous = self._status
         check_transition(previous, status)
@@ -460,7 +581,7 @@ class Cancelable:
         self._shields = shields
 
     def _find_above_id(self) -> str | None:
-        above = self.parent or (None if self._block is None else self._block.enclosing_owner())
+        above = self.parent or (None if self._block is None else next(self._block.enclosing_owners(), None))
         return self._above_id if above is None else above.id
 
     def _on(self, event: str, callback: Callable[..., object]) -> Self:

@@ -1,0 +1,218 @@
+"""Go through a source item by item, and stop with an operation, in the middle of waiting for an item.
+
+1. No scope is open while the consumer works: each step opens a block and closes it. So there is
+   nothing that a ``break`` could leave armed, and whatever the consumer does is its own.
+2. Once an item is fetched, nothing is awaited until the consumer has it. What else a step has to do
+   (a checkpoint, a report of progress) comes before the fetching.
+3. When the source ends, fails or is interrupted, it is closed, by the task that was going through it,
+   shielded, and within `CLOSING_BUDGET`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from anyio import CancelScope, current_time
+from anyio.lowlevel import checkpoint
+
+from ._block import Block
+from ._core._errors import error_for
+from ._core._public import public
+from ._core._reasons import Cancelation
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._scope import Cancelable
+
+T = TypeVar("T")
+
+CLOSING_BUDGET = 10.0
+"""How long a source may take to clean up, in seconds."""
+
+KEPT = 1000
+"""How many items are kept with ``buffer_partial=True``."""
+
+
+@public
+class CancelableAsyncIterator(Generic[T]):
+    """An async iterator that ends with an operation, even while its source waits.
+
+    `Cancelable.stream` and `cancelable_stream` make them. When the operation is cancelled, or its
+    time is up, the source is interrupted where it waits, closed, and the step raises the
+    `CancelationError`. In the operation's own block it is the block that raises it. An item that was
+    fetched is always handed over first. The operation's time runs on while the consumer works.
+
+    The source is closed as soon as it ends, fails or is interrupted. If you may leave the loop before
+    that, say so, since a ``break`` tells an iterator nothing::
+
+        async with cancelable_stream(source, timeout=30) as items:
+            async for item in items:
+                if item.is_last:
+                    break
+
+    It belongs to one task at a time.
+
+    Args:
+        source: What to go through.
+        cancelable: The operation. It need not be entered; if it is not, its time counts from the
+            first step.
+        report_interval: After how many items to report progress to the operation, each time.
+        buffer_partial: How many of the latest items to keep in `partial`: ``True`` for 1000.
+
+    Raises:
+        TypeError: If *source* is not an async iterable, or *cancelable* no `Cancelable`.
+        ValueError: If a number is not positive.
+    """
+
+    def __init__(
+        self,
+        source: AsyncIterable[T],
+        cancelable: Cancelable,
+        report_interval: int | None = None,
+        buffer_partial: bool | int = False,
+    ) -> None:
+        if not isinstance(source, AsyncIterable):
+            raise TypeError(f"a stream goes through an async iterable, got {source!r}")
+        if not callable(getattr(cancelable, "_follow_alive", None)):
+            raise TypeError(f"cancelable must be a Cancelable, got {cancelable!r}")
+        self._source: AsyncIterator[T] = aiter(source)
+        self._cancelable = cancelable
+        self._steps: Cancelable | None = None  # whose blocks the steps are, from the first step on
+        self._interval = None if report_interval is None else positive(report_interval, "report_interval")
+        self._kept: deque[T] = deque(maxlen=_how_many(buffer_partial))
+        self._count = 0
+        self._reported = 0
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open"
+        return f"<{type(self).__name__} {state}, {self._count} items at {id(self):#x}>"
+
+    @property
+    def cancelable(self) -> Cancelable:
+        """The operation that it ends with."""
+        return self._cancelable
+
+    @property
+    def count(self) -> int:
+        """How many items were handed over."""
+        return self._count
+
+    @property
+    def partial(self) -> list[T]:
+        """The latest items that were handed over, as many as ``buffer_partial`` says."""
+        return list(self._kept)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """Fetch the next item. Always a checkpoint, unless the end was reached before.
+
+        Raises:
+            StopAsyncIteration: If there is none, or the stream was closed.
+            CancelationError: If the operation was cancelled.
+        """
+        if self._is_closed:
+            raise StopAsyncIteration
+        try:
+            await self._report()
+            item = await self._fetch()
+        except GeneratorExit:  # the step itself was thrown away: there is nobody to wait for anything
+            raise
+        except BaseException:
+            await self.aclose()
+            raise
+        self._count += 1
+        self._kept.append(item)
+        return item
+
+    async def aclose(self) -> None:
+        """Close the source, shielded from cancelation, within ten seconds. Twice does nothing.
+
+        Raises:
+            TimeoutError: If the source took longer; its cleanup was interrupted then.
+            Exception: What the source raised.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        close: Callable[[], Any] | None = getattr(self._source, "aclose", None)
+        if close is None:
+            return
+        with CancelScope(shield=True, deadline=current_time() + CLOSING_BUDGET) as scope:
+            await close()
+        if scope.cancelled_caught:
+            raise TimeoutError(f"{self._source!r} was not closed within {CLOSING_BUDGET:g} seconds")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _report(self) -> None:
+        """Report progress that is due. Not right after fetching: a callback may be interrupted."""
+        if self._interval is not None and self._count - self._reported >= self._interval:
+            self._reported = self._count
+            await self._cancelable._tell_progress(f"{self._count} items", {"count": self._count})
+
+    async def _fetch(self) -> T:
+        if self._cancelable._is_around:  # then its scope interrupts us
+            return await self._advance()
+        if self._steps is None:
+            self._steps = self._cancelable._follow_alive()
+        return await _in_a_block(self._steps, self._advance)
+
+    async def _advance(self) -> T:
+        await checkpoint()  # the source need not be one
+        return await self._source.__anext__()
+
+
+async def _in_a_block(operation: Cancelable, advance: Callable[[], Awaitable[T]]) -> T:
+    """Make one step in a block of its own. The operation is never entered; its time is that of all steps."""
+    previous = operation._block
+    limits: Iterable[tuple[float, Cancelation]] = operation._limits()
+    if previous is not None:
+        left = previous.remaining()
+        limits = () if left is None or previous.late is None else [(left, previous.late)]
+    operation._block = block = Block(operation, operation.name, operation.token, limits)
+    block.open()
+    try:
+        operation._listen(block)
+        item = await advance()
+    except BaseException as error:
+        if block.close(type(error), error, error.__traceback__) is not None:
+            raise
+        stopped = error
+    else:
+        block.close(None, None, None)
+        return item
+    if block.late is not None:
+        operation._settle(block.late)  # no effect if the token was first
+    if not operation._raise_on_cancel:
+        raise StopAsyncIteration
+    assert operation.cancelation is not None
+    raise error_for(operation.cancelation, operation.context) from stopped
+
+
+def positive(number: int, name: str) -> int:
+    """Return *number*, or raise ``ValueError`` if it does not count anything."""
+    if type(number) is not int or number < 1:
+        raise ValueError(f"{name} must be a positive number of items, got {number!r}")
+    return number
+
+
+def _how_many(buffer_partial: bool | int) -> int:
+    if isinstance(buffer_partial, bool):
+        return KEPT if buffer_partial else 0
+    return positive(buffer_partial, "buffer_partial")
