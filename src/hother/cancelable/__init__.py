@@ -4,7 +4,8 @@ A short tour, from the bottom up; each layer knows only those before it:
 
 * ``_core``: the words (`CancelationReason`, `Cancelation`, the errors, the lifecycle) and the
   `CancelationToken`, which any thread may cancel and any task may wait for;
-* ``_scope``: `Cancelable`, which ties tokens and deadlines to one ``async with`` block;
+* ``sources``: what else may cancel: signals, conditions, timeouts, and whatever you make of them;
+* ``_scope``: `Cancelable`, which ties tokens, sources and deadlines to one ``async with`` block;
 * ``asgi``: one HTTP request or WebSocket, from its first message to its outcome;
 * ``integrations``: FastAPI and Starlette; imported only by who uses them.
 """
@@ -33,14 +34,28 @@ if TYPE_CHECKING:
     from ._core._token import CancelationToken, TokenStatistics
     from ._scope import Cancelable, OperationOptions, current_operation
     from ._shield import Shield
+    from .sources import (
+        AllOfSource,
+        AnyOfSource,
+        CompositeSource,
+        ConditionSource,
+        SignalSource,
+        Source,
+        TimeoutSource,
+        TokenSource,
+    )
 
 __all__ = (
+    "AllOfSource",
+    "AnyOfSource",
     "Cancelable",
     "Cancelation",
     "CancelationError",
     "CancelationReason",
     "CancelationToken",
+    "CompositeSource",
     "ConditionCancelation",
+    "ConditionSource",
     "DisconnectCancelation",
     "LifecycleError",
     "ManualCancelation",
@@ -52,7 +67,11 @@ __all__ = (
     "Shield",
     "ShutdownCancelation",
     "SignalCancelation",
+    "SignalSource",
+    "Source",
     "TimeoutCancelation",
+    "TimeoutSource",
+    "TokenSource",
     "TokenStatistics",
     "add_observer",
     "current_operation",
@@ -81,6 +100,14 @@ _PLACES = {
     "OperationOptions": "._scope",
     "current_operation": "._scope",
     "Shield": "._shield",
+    "AllOfSource": ".sources._several",
+    "AnyOfSource": ".sources._several",
+    "CompositeSource": ".sources._several",
+    "ConditionSource": ".sources._condition",
+    "SignalSource": ".sources._signal",
+    "Source": ".sources._source",
+    "TimeoutSource": ".sources._timeout",
+    "TokenSource": ".sources._token",
 }
 
 
