@@ -32,6 +32,7 @@ CORE = {
     "OperationContext",
     "OperationStatus",
     "ParentCancelation",
+    "ResourceConditionSource",
     "SignalCancelation",
     "SignalSource",
     "TimeoutCancelation",

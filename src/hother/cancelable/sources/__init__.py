@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._condition import ConditionSource
+    from ._resources import ResourceConditionSource
     from ._several import AllOfSource, AnyOfSource, CompositeSource
     from ._signal import SignalSource
     from ._source import Source
@@ -18,6 +19,7 @@ __all__ = (
     "AnyOfSource",
     "CompositeSource",
     "ConditionSource",
+    "ResourceConditionSource",
     "SignalSource",
     "Source",
     "TimeoutSource",
@@ -29,6 +31,7 @@ _PLACES = {
     "AnyOfSource": "._several",
     "CompositeSource": "._several",
     "ConditionSource": "._condition",
+    "ResourceConditionSource": "._resources",
     "SignalSource": "._signal",
     "Source": "._source",
     "TimeoutSource": "._timeout",
