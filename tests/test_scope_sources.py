@@ -277,7 +277,7 @@ async def test_combined_operations_have_all_sources() -> None:
 
 async def test_who_follows_an_operation_has_its_sources() -> None:
     """
-    Before it was entered, they are waited for; after that it tells.
+    Before it was entered, while it runs, and after it was left: it waits for them by itself.
     """
     operation = Cancelable(sources=[TimeoutSource(3)], raise_on_cancel=False)
     start = anyio.current_time()
@@ -298,6 +298,13 @@ async def test_who_follows_an_operation_has_its_sources() -> None:
         tasks.start_soon(follow)
         async with operation:
             await sleep_forever()
+
+    async with Cancelable(sources=[TimeoutSource(3)]) as left:
+        follower = left.follow()
+    with pytest.raises(TimeoutCancelation):
+        async with follower:
+            await sleep_forever()
+    assert anyio.current_time() == start + 9
 
 
 # --- What leaves the block

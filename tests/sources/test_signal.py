@@ -31,6 +31,7 @@ from hother.cancelable import (
     TimeoutSource,
 )
 from hother.cancelable.sources._signal import _Hook, _listen
+from tests.interruption import at_line
 
 pytestmark = [
     pytest.mark.uvloop,  # everywhere here, and all of it on the real clock
@@ -198,6 +199,33 @@ async def test_a_second_signal_while_the_block_unwinds_changes_nothing(heard: li
                 signal.raise_signal(USR1)
 
     assert heard == [USR1] * 3
+
+
+def test_a_signal_may_come_at_any_line(heard: list[int]) -> None:
+    """
+    While somebody begins to listen or leaves: who listens all the time hears it, and so does who was there.
+    """
+    for line in range(1, 200):
+        always: list[int] = []
+        sometimes: list[int] = []
+        heard.clear()
+        stop = _listen(USR1, always.append)
+        with at_line(line, lambda: signal.raise_signal(USR1)) as where:
+            _listen(USR1, sometimes.append)()
+        stop()
+        if not where:
+            break
+
+        assert always == heard == [USR1]
+        assert len(sometimes) <= 1
+
+        heard.clear()
+        with at_line(line, lambda: signal.raise_signal(USR1)) as where:
+            _listen(USR1, sometimes.append)()
+
+        assert heard == [USR1] if where else heard == []
+
+    assert line > 20
 
 
 # --- Handlers of others

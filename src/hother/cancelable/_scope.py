@@ -163,7 +163,7 @@ class Cancelable:
         combined = Cancelable(
             timeout=min((left for part in parts if (left := part.remaining()) is not None), default=None),
             tokens=[token for part in parts for token in (part._token, *part._tokens)],
-            sources={id(source): source for part in parts for source in part._unwatched_sources()}.values(),
+            sources={id(source): source for part in parts for source in part._sources}.values(),
             name=self._name,
             metadata={key: value for part in reversed(parts) for key, value in part._metadata.items()},
             raise_on_cancel=self._raise_on_cancel,
@@ -182,8 +182,7 @@ class Cancelable:
         over. Cancelling it leaves this one alone. This one need not be entered.
         """
         tokens = (self._token, *self._tokens)
-        sources = self._unwatched_sources()
-        followed = Cancelable(timeout=self.remaining(), tokens=tokens, sources=sources, name=self._name)
+        followed = Cancelable(timeout=self.remaining(), tokens=tokens, sources=self._sources, name=self._name)
         followed._parents = self._parents
         return followed
 
@@ -430,10 +429,6 @@ class Cancelable:
             left = failures.pop(0)
         report(failures)
         return left
-
-    def _unwatched_sources(self) -> tuple[Source, ...]:
-        """The sources for whom nobody waits yet; later, the token tells of them."""
-        return self._sources if self._block is None else ()
 
     def _limits(self) -> Iterator[tuple[float, Cancelation]]:
         if self._timeout is not None:
