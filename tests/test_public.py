@@ -14,20 +14,29 @@ import pytest
 import hother
 import hother.cancelable
 
+ALIASES = {"CompositeSource": "AnyOfSource"}
+
 CORE = {
+    "AllOfSource",
+    "AnyOfSource",
     "Cancelable",
     "Cancelation",
     "CancelationError",
     "CancelationReason",
     "CancelationToken",
+    "CompositeSource",
     "ConditionCancelation",
+    "ConditionSource",
     "LifecycleError",
     "ManualCancelation",
     "OperationContext",
     "OperationStatus",
     "ParentCancelation",
+    "ResourceConditionSource",
     "SignalCancelation",
+    "SignalSource",
     "TimeoutCancelation",
+    "TimeoutSource",
     "current_operation",
 }
 
@@ -58,7 +67,7 @@ def test_a_public_name_shows_where_it_is_public(name: str, value: Any) -> None:
     Tracebacks, reprs and pickles name the module that users import from.
     """
     assert value.__module__ == "hother.cancelable"
-    assert value.__name__ == value.__qualname__ == name
+    assert value.__name__ == value.__qualname__ == ALIASES.get(name, name)
 
 
 @each_name

@@ -4,7 +4,8 @@ A short tour, from the bottom up; each layer knows only those before it:
 
 * ``_core``: the words (`CancelationReason`, `Cancelation`, the errors, the lifecycle) and the
   `CancelationToken`, which any thread may cancel and any task may wait for;
-* ``_scope``: `Cancelable`, which ties tokens and deadlines to one ``async with`` block;
+* ``sources``: what else may cancel: signals, conditions, timeouts, and whatever you make of them;
+* ``_scope``: `Cancelable`, which ties tokens, sources and deadlines to one ``async with`` block;
 * ``streams`` and ``decorators``: the same for async iterators and for whole functions;
 * ``asgi``: one HTTP request or WebSocket, from its first message to its outcome;
 * ``integrations``: FastAPI and Starlette; imported only by who uses them.
@@ -44,9 +45,22 @@ if TYPE_CHECKING:
         with_current_operation,
         with_timeout,
     )
+    from .sources import (
+        AllOfSource,
+        AnyOfSource,
+        CompositeSource,
+        ConditionSource,
+        ResourceConditionSource,
+        SignalSource,
+        Source,
+        TimeoutSource,
+        TokenSource,
+    )
     from .streams import ChunkedCancelableStream, cancelable_stream, chunked_cancelable_stream
 
 __all__ = (
+    "AllOfSource",
+    "AnyOfSource",
     "Cancelable",
     "CancelableAsyncIterator",
     "Cancelation",
@@ -54,7 +68,9 @@ __all__ = (
     "CancelationReason",
     "CancelationToken",
     "ChunkedCancelableStream",
+    "CompositeSource",
     "ConditionCancelation",
+    "ConditionSource",
     "DisconnectCancelation",
     "LifecycleError",
     "ManualCancelation",
@@ -63,10 +79,15 @@ __all__ = (
     "OperationOptions",
     "OperationStatus",
     "ParentCancelation",
+    "ResourceConditionSource",
     "Shield",
     "ShutdownCancelation",
     "SignalCancelation",
+    "SignalSource",
+    "Source",
     "TimeoutCancelation",
+    "TimeoutSource",
+    "TokenSource",
     "TokenStatistics",
     "add_observer",
     "cancelable",
@@ -115,6 +136,15 @@ _PLACES = {
     "ChunkedCancelableStream": ".streams",
     "cancelable_stream": ".streams",
     "chunked_cancelable_stream": ".streams",
+    "AllOfSource": ".sources._several",
+    "AnyOfSource": ".sources._several",
+    "CompositeSource": ".sources._several",
+    "ConditionSource": ".sources._condition",
+    "ResourceConditionSource": ".sources._resources",
+    "SignalSource": ".sources._signal",
+    "Source": ".sources._source",
+    "TimeoutSource": ".sources._timeout",
+    "TokenSource": ".sources._token",
 }
 
 

@@ -1,4 +1,4 @@
-"""Cancelable: a token, a deadline and a lifecycle around one ``async with`` block.
+"""Cancelable: a token, sources, a deadline and a lifecycle around one ``async with`` block.
 
 The block (`_block`) catches the cancelation that it caused; this module turns that into a status, tells
 those who listen, and raises a `CancelationError`. A cancelation from outside passes through as the
@@ -30,8 +30,11 @@ from ._core._token import CancelationToken
 from ._iteration import CancelableAsyncIterator
 from ._shield import Shield
 from ._threads import run_in_thread
+from ._watch import Watch
+from .sources._source import Source, checked_sources
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from datetime import timedelta
 
     from typing_extensions import ParamSpec, Self, Unpack
@@ -55,7 +58,7 @@ class OperationOptions(TypedDict, total=False):
 
 @public
 class Cancelable:
-    """An operation that can be cancelled: by its token, by its deadline, by its parent.
+    """An operation that can be cancelled: by its token, its sources, its deadline, its parent.
 
     Use it once, with ``async with``. When it is cancelled, its block is interrupted at the next
     checkpoint, and leaving the block raises a `CancelationError` that says why. A cancelation from
@@ -72,6 +75,7 @@ class Cancelable:
     Args:
         timeout: How long the block may take, in seconds, counted from entering it.
         tokens: Any of them cancels the operation, for its own reason.
+        sources: What else may cancel it. They are waited for while the block runs, each in a task.
         options: See `OperationOptions`.
 
     Raises:
@@ -84,6 +88,7 @@ class Cancelable:
         *,
         timeout: float | timedelta | None = None,
         tokens: Iterable[CancelationToken] = (),
+        sources: Iterable[Source] = (),
         **options: Unpack[OperationOptions],
     ) -> None:
         unknown = options.keys() - OperationOptions.__annotations__.keys()
@@ -94,6 +99,7 @@ class Cancelable:
         for token in self._tokens:
             if not isinstance(token, CancelationToken):
                 raise TypeError(f"tokens must be CancelationTokens, got {token!r}")
+        self._sources = checked_sources(sources)
         parent = options.get("parent")
         if not isinstance(parent, (Cancelable, type(None))):
             raise TypeError(f"parent must be a Cancelable, got {parent!r}")
@@ -108,6 +114,7 @@ class Cancelable:
         self._status = OperationStatus.PENDING
         self._token = CancelationToken()
         self._block: Block | None = None  # from entering on
+        self._watch: Watch | None = None  # while inside, if there are sources
         self._error: str | None = None
         self._above_id: str | None = None
         self._shields = 0
@@ -124,11 +131,33 @@ class Cancelable:
         """Make an operation that any of *tokens* cancels. Cancelling the operation leaves them alone."""
         return cls(tokens=tokens, **options)
 
+    @classmethod
+    def with_signal(cls, *signals: int, **options: Unpack[OperationOptions]) -> Self:
+        """Make an operation that is cancelled when the process receives one of *signals*.
+
+        See `SignalSource`; its block has to run in the main thread.
+        """
+        from .sources._signal import SignalSource
+
+        return cls(sources=(SignalSource(*signals),), **options)
+
+    @classmethod
+    def with_condition(
+        cls,
+        predicate: Callable[[], bool | Awaitable[bool]],
+        interval: float | timedelta = 0.1,
+        **options: Unpack[OperationOptions],
+    ) -> Self:
+        """Make an operation that is cancelled once *predicate* returns true. See `ConditionSource`."""
+        from .sources._condition import ConditionSource
+
+        return cls(sources=(ConditionSource(predicate, interval),), **options)
+
     def combine(self, *others: Cancelable) -> Cancelable:
         """Make a new operation that ends as soon as any of these would.
 
-        It takes over everything they were made with: the shortest time left, all tokens and parents,
-        callbacks, observers and metadata; the name comes from *self*. Cancelling one of them cancels
+        It takes over everything they were made with: the shortest time left, all tokens, sources and
+        parents, callbacks, observers and metadata; the name comes from *self*. Cancelling one of them cancels
         the new one; none of them needs to be entered.
 
         Raises:
@@ -141,6 +170,7 @@ class Cancelable:
         combined = Cancelable(
             timeout=min((left for part in parts if (left := part.remaining()) is not None), default=None),
             tokens=[token for part in parts for token in (part._token, *part._tokens)],
+            sources={id(source): source for part in parts for source in part._sources}.values(),
             name=self._name,
             metadata={key: value for part in reversed(parts) for key, value in part._metadata.items()},
             raise_on_cancel=self._raise_on_cancel,
@@ -159,7 +189,7 @@ class Cancelable:
         over. Cancelling it leaves this one alone. This one need not be entered.
         """
         tokens = (self._token, *self._tokens)
-        followed = Cancelable(timeout=self.remaining(), tokens=tokens, name=self._name)
+        followed = Cancelable(timeout=self.remaining(), tokens=tokens, sources=self._sources, name=self._name)
         followed._parents = self._parents
         return followed
 
@@ -430,10 +460,15 @@ class Cancelable:
                 f"{self!r} was entered already; a Cancelable serves one block, make a new one for each"
             )
         self._block = Block(self, self._name, self._token, self._limits())
+        if self._sources:
+            self._watch = Watch(self._sources, self._settle)
+            await self._watch.open()
         self._block.open()
         try:
             self._become(OperationStatus.RUNNING)
             self._listen(self._block)
+            if self._watch is not None:
+                await self._watch.start()
             if "start" in self._callbacks:
                 await run_all(self._callbacks["start"], self.context)
         except BaseException as error:
@@ -450,6 +485,8 @@ class Cancelable:
         assert self._block is not None
         self._above_id = self._find_above_id()
         left = self._block.close(exc_type, exc, traceback)
+        if self._watch is not None:
+            left = await self._end_watch(self._watch, left)
         stopped = exc is not None and (left is None or self._is_own_error(left))
         await self._finish(self._block, left, stopped)
         if stopped:
@@ -470,6 +507,16 @@ class Cancelable:
 
     def _on_parent(self, parent: Cancelable, cancelation: Cancelation) -> None:
         self._settle(parent_cancelation(parent._name, cancelation))
+
+    async def _end_watch(self, watch: Watch, left: BaseException | None) -> BaseException | None:
+        """End the sources. If one of them has failed, and nothing else is wrong, its error goes on."""
+        self._watch = None
+        left = await watch.close(left)
+        failures = watch.failures
+        if failures and (left is None or self._is_own_error(left)):
+            left = failures.pop(0)
+        report(failures)
+        return left
 
     def _limits(self) -> Iterator[tuple[float, Cancelation]]:
         if self._timeout is not None:

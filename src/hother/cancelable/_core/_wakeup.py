@@ -21,6 +21,9 @@ from anyio.lowlevel import EventLoopToken, current_token
 _LOOP_MACHINERY = frozenset(
     {"anyio", "asyncio", "concurrent", "outcome", "selectors", "sniffio", "trio", "uvloop"}
 )
+_HOMES_OF_INTERRUPT_HANDLERS = frozenset(
+    {"asyncio.runners", "anyio._backends._asyncio", "trio._core._ki"}  # AnyIO's: below Python 3.11
+)
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 
@@ -55,6 +58,12 @@ def thread_safe_clock(loop: EventLoopToken) -> Callable[[], float]:
     import trio
 
     return trio.lowlevel.current_clock().current_time
+
+
+def is_interrupt_handler(handler: Callable[..., object]) -> bool:
+    """Whether *handler* is what a backend installs for Ctrl-C in place of Python's default."""
+    function = getattr(handler, "func", handler)  # asyncio's is a partial
+    return getattr(function, "__module__", None) in _HOMES_OF_INTERRUPT_HANDLERS
 
 
 def _is_running_here(loop: EventLoopToken) -> bool:
