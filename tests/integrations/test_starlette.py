@@ -749,3 +749,45 @@ async def test_an_operation_of_an_endpoint_can_be_cancelled_by_others() -> None:
         running[0].cancel(message="not now", by="alice")
 
     assert (peer.status, peer.body) == (503, b"not now")
+
+
+# --- What a second look found
+
+
+async def test_an_error_in_the_cleanup_of_a_stopped_handler_is_not_lost() -> None:
+    """
+    Although Starlette sends an answer for it that is dropped, before it raises the error again.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            await anyio.sleep(HOUR)
+            return Response()
+        finally:
+            raise ValueError("rollback failed")
+
+    peer = Peer()
+    app = RequestCancelationMiddleware(Starlette(routes=[Route("/", endpoint)]), default_timeout=1)
+    with pytest.raises(ValueError, match="rollback failed"):
+        await peer.run(app)
+
+    assert peer.status == 504
+
+
+async def test_an_application_mounted_in_a_middleware_answers_as_we_do() -> None:
+    """
+    It would answer a cancelation error with a 500 of its own.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        async with Cancelable(timeout=1):
+            await anyio.sleep(HOUR)
+        return Response()
+
+    sub = Starlette(routes=[Route("/", endpoint)])
+    outer = Starlette(routes=[Mount("/sub", GZipMiddleware(sub))])
+    outer.add_middleware(RequestCancelationMiddleware)
+    peer = Peer(path="/sub/")
+    await peer.run(outer)
+
+    assert peer.status == 504

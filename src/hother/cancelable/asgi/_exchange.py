@@ -209,8 +209,8 @@ class Exchange:
         if not self._has_ended:
             self._cause = cancelation
             self._work.cancel(f"{cancelation.reason}: {cancelation}")
-            if self._is_http and self._response.phase is Phase.STARTED:
-                self._response.take_over()  # and leave it unfinished, so that the client can see it
+            if self._is_http and self._response.phase is not Phase.COMPLETE:
+                self._response.shut()
             self._stopped.set()
 
     # --- What becomes of it

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 
 from anyio import CancelScope, current_time
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from ._types import Message, Send
 
@@ -55,6 +55,7 @@ class Response:
         self._sending: set[CancelScope] = set()
         self._phase = Phase.NOT_STARTED
         self._closed_to_application = False
+        self._has_outcome = False
         self._has_trailers = False
 
     @property
@@ -65,21 +66,19 @@ class Response:
     async def send(self, message: Message) -> None:
         """Send a message of the application: the ``send`` that it is called with.
 
-        Once the client has left, or the outcome was sent in the application's place, the message is
-        dropped; that is a checkpoint, so that an application that does nothing but send can be cancelled.
+        Once the client has left, or the application was stopped, the message is dropped. That is a
+        checkpoint if more will follow, so that an application that does nothing but send can be
+        cancelled. It is none for a whole response: frameworks send one for an error that they then
+        raise again, and a cancelation would take the error's place.
         """
-        if self._phase is Phase.NOT_STARTED:
-            # A first message that a cancel keeps from the server would count as sent: there would be
-            # no answer at all.
-            await checkpoint_if_cancelled()
-        if self._closed_to_application:
-            await checkpoint()
-        elif self._is_gone():
+        if not self._closed_to_application and not self._is_gone():
+            await self._pass_on(message)
+            return
+        if not self._closed_to_application:
             self._follow(message)  # what comes after the last message comes after a dropped one, too
             self._on_late_send(message)
+        if message.get("more_body") or message["type"].startswith("websocket."):
             await checkpoint()
-        else:
-            await self._pass_on(message)
 
     def abandon(self) -> None:
         """Do not wait for ever for the messages that are being sent."""
@@ -92,12 +91,15 @@ class Response:
         self._on_late_send = _ignore
         self._on_broken = lambda: None
 
+    def shut(self) -> None:
+        """Drop what the application still sends. What it has started is left unfinished, for all to see."""
+        self._closed_to_application = True
+
     def take_over(self) -> bool:
         """Keep the application from sending more. Returns whether the outcome may be sent in its place."""
-        if self._phase in {Phase.COMPLETE, Phase.DENYING} or self._closed_to_application:
-            return False
-        self._closed_to_application = True
-        return True
+        may_send = self._phase not in {Phase.COMPLETE, Phase.DENYING} and not self._has_outcome
+        self._closed_to_application = self._has_outcome = True
+        return may_send
 
     async def send_outcome(self, messages: Iterable[Message]) -> None:
         """Send the messages of an outcome, after `take_over`."""

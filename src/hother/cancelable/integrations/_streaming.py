@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 
 import anyio
 from anyio import to_thread
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -106,6 +106,7 @@ class CancelableStreamingResponse(StreamingResponse):
             await self._close()
 
     async def _send_all(self, send: Send) -> None:
+        await checkpoint_if_cancelled()  # no time at all: a start would promise something
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._has_started = True
         async for item in self.body_iterator:
