@@ -73,7 +73,7 @@ class RequestCancelationMiddleware(asgi.RequestCancelationMiddleware):
 
 def _mounted_in(routes: Iterable[BaseRoute]) -> Iterator[Starlette]:
     for route in routes:
-        app = getattr(route, "app", None)
+        app: Any = getattr(route, "app", None)
         while hasattr(app, "app") and not isinstance(app, Starlette):
             app = app.app  # in a middleware of its own
         if isinstance(app, Starlette):
