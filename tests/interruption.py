@@ -22,7 +22,7 @@ def at_line(number: int, function: Callable[[], object]) -> Iterator[list[str]]:
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal passed
         passed += event == "line"
-        if passed == number and event == "line":
+        if passed == number and event == "line" and not where:  # once, whatever other tracers do
             where.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
             function()
         return trace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 import pytest
@@ -596,12 +597,16 @@ async def test_a_forgotten_stream_is_collected() -> None:
     A token that lives on keeps no stream alive.
     """
     token = CancelationToken()
+    alive: WeakSet[object] = WeakSet()
     for _ in range(100):
-        async for _item in cancelable_stream(Source(), token=token, timeout=10):
+        stream = cancelable_stream(Source(), token=token, timeout=10)
+        alive.add(stream)
+        async for _item in stream:
             break
+    del stream
     gc.collect()
 
-    assert not [it for it in gc.get_objects() if isinstance(it, CancelableAsyncIterator)]
+    assert not alive
     assert token.statistics().callbacks == 0
 
 

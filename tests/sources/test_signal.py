@@ -367,6 +367,8 @@ def test_after_the_block_ctrl_c_ends_the_program_as_usual(backend: str) -> None:
     """
     if backend not in anyio.get_available_backends():
         pytest.skip(f"{backend} is not installed")
+    if backend == "asyncio" and sys.version_info < (3, 11):
+        pytest.skip("AnyIO's own handler of Ctrl-C ends the program with CancelledError before Python 3.11")
     program = (
         "import anyio, signal\n"
         "from hother.cancelable import Cancelable\n"
