@@ -399,8 +399,6 @@ async def test_a_native_cancel_is_never_lost(body: Callable[[Cancelable], Any], 
             with CancelScope(shield=True):
                 await sleep(5)
 
-    if sys.version_info < (3, 11) and body is cancel_after_a_second and when > 1:
-        pytest.skip("asyncio cannot tell cancelations apart before Python 3.11")
     operation = Cancelable(sources=[Own(slow_to_end)])
 
     async def work() -> None:

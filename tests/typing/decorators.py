@@ -169,7 +169,7 @@ async def streams(source: AsyncIterator[bytes], operation: Cancelable) -> None:
             assert_type(item, bytes)
     async for chunk in chunked_cancelable_stream(source, 5):
         assert_type(chunk, "list[bytes]")
-    cancelable_stream(source, nmae="stream")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    cancelable_stream(source, nam3="stream")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def threads(operation: Cancelable) -> None:
