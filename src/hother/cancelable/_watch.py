@@ -65,20 +65,23 @@ class Watch:
         self._is_over = True
         for _, scope in self._scopes:
             scope.cancel()
+        interruption = None
         try:
             with CancelScope(shield=True):
                 if self._running:
                     await self._idle.wait()
                     await cancel_shielded_checkpoint()  # for asyncio to notice that the tasks have ended
-        except BaseException as interruption:  # of the task, which no scope can stop
-            exc = interruption
+        except BaseException as error:  # an interruption of the task, which no scope can stop
+            exc = interruption = error
         try:
             is_caught = await self._group.__aexit__(
                 None if exc is None else type(exc), exc, None if exc is None else exc.__traceback__
             )
         except BaseException as error:
             return _unwrapped(error, exc)
-        return None if is_caught else exc
+        # Below Python 3.11, scopes take a native cancelation for their own if it came while one of
+        # theirs was on its way out.
+        return None if is_caught and interruption is None else exc
 
     async def _wait(self, source: Source, scope: CancelScope) -> None:
         self._running += 1
