@@ -22,6 +22,7 @@ from hother.cancelable import (
     OperationStatus,
     ParentCancelation,
     TimeoutCancelation,
+    TimeoutSource,
     cancelable_stream,
     chunked_cancelable_stream,
     current_operation,
@@ -590,6 +591,23 @@ async def test_nothing_is_kept_that_nobody_asked_for() -> None:
 
     assert [item async for item in stream] == [1, 2, 3]
     assert stream.partial == []
+
+
+async def test_a_stream_outside_the_block_of_an_operation_with_sources_is_refused() -> None:
+    """
+    Nobody would wait for them. Inside the block, they interrupt the stream.
+    """
+    outside = Source()
+    with pytest.raises(LifecycleError, match="enter it"):
+        async for _ in Cancelable(sources=[TimeoutSource(1)]).stream(outside):
+            pass
+
+    assert outside.has_ended
+
+    with pytest.raises(TimeoutCancelation):
+        async with Cancelable(sources=[TimeoutSource(1)]) as operation:
+            async for _ in operation.stream(Source()):
+                await anyio.sleep(0.4)
 
 
 async def test_a_forgotten_stream_is_collected() -> None:

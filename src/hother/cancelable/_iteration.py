@@ -19,7 +19,7 @@ from anyio import CancelScope, current_time
 from anyio.lowlevel import checkpoint
 
 from ._block import Block
-from ._core._errors import error_for
+from ._core._errors import LifecycleError, error_for
 from ._core._public import public
 from ._core._reasons import Cancelation
 
@@ -170,6 +170,10 @@ class CancelableAsyncIterator(Generic[T]):
         if self._cancelable._is_around:  # then its scope interrupts us
             return await self._advance()
         if self._steps is None:
+            if self._cancelable._sources and self._cancelable._block is None:
+                raise LifecycleError(  # they wait in tasks, and no task may live from step to step
+                    "the sources of an operation wait only in its block: enter it, and stream inside of it"
+                )
             self._steps = self._cancelable._follow_alive()
         return await _in_a_block(self._steps, self._advance)
 
