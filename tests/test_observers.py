@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -17,6 +21,9 @@ from hother.cancelable import (
     Observer,
     OperationContext,
     OperationStatus,
+    Progress,
+    Transition,
+    _scope,
     add_observer,
 )
 
@@ -32,21 +39,21 @@ class Recorder:
         self.contexts: list[OperationContext] = []
         self.progress: list[tuple[str, Any, Mapping[str, Any]]] = []
 
-    def on_transition(self, context: OperationContext, previous: OperationStatus) -> None:
-        self.transitions.append((previous, context.status))
-        self.contexts.append(context)
+    def on_transition(self, event: Transition) -> None:
+        self.transitions.append((event.previous, event.context.status))
+        self.contexts.append(event.context)
 
-    def on_progress(self, context: OperationContext, message: Any, metadata: Mapping[str, Any]) -> None:
-        self.progress.append((context.id, message, metadata))
+    def on_progress(self, event: Progress) -> None:
+        self.progress.append((event.context.id, event.message, event.metadata))
 
 
 class Broken:
     """Fails at everything."""
 
-    def on_transition(self, context: OperationContext, previous: OperationStatus) -> None:
+    def on_transition(self, event: Transition) -> None:
         raise KeyError("transition")
 
-    def on_progress(self, context: OperationContext, message: Any, metadata: Mapping[str, Any]) -> None:
+    def on_progress(self, event: Progress) -> None:
         raise KeyError("progress")
 
 
@@ -181,7 +188,7 @@ async def test_own_observers_hear_before_those_of_everything() -> None:
             super().__init__()
             self.name = name
 
-        def on_transition(self, context: OperationContext, previous: OperationStatus) -> None:
+        def on_transition(self, event: Transition) -> None:
             heard.append(self.name)
 
     with observing(Named("c")):
@@ -229,7 +236,7 @@ async def test_an_observer_that_raises_an_exit_ends_the_program() -> None:
     """
 
     class Exit(Recorder):
-        def on_transition(self, context: OperationContext, previous: OperationStatus) -> None:
+        def on_transition(self, event: Transition) -> None:
             raise SystemExit
 
     parent = Cancelable()
@@ -251,3 +258,102 @@ async def test_a_combination_has_the_observers_of_its_parts() -> None:
         pass
 
     assert both.transitions == one.transitions == [(PENDING, RUNNING), (RUNNING, COMPLETED)]
+
+
+async def test_an_event_stays_what_it_was() -> None:
+    """
+    It shows the operation at that moment, to observers that hear later, and to those that keep it.
+    """
+
+    class Meddler(Recorder):
+        def on_transition(self, event: Transition) -> None:
+            event.token.cancel(message="meddled")
+
+        def on_progress(self, event: Progress) -> None:
+            operation.metadata["step"] = "changed"
+
+    recorder = Recorder()
+    operation = Cancelable(observers=[Meddler(), recorder], metadata={"step": 1}, raise_on_cancel=False)
+
+    async with operation:
+        await operation.report_progress("half")
+
+    running, done = recorder.contexts
+    assert (running.status, running.cancelation, running.metadata) == (RUNNING, None, {"step": 1})
+    assert (done.status, str(done.cancelation), done.metadata) == (COMPLETED, "meddled", {"step": "changed"})
+
+
+async def test_an_observer_can_cancel_the_operation() -> None:
+    """
+    Each event has the operation's own token.
+    """
+
+    class Refusing(Recorder):
+        def on_transition(self, event: Transition) -> None:
+            event.token.cancel(message="refused")
+
+    class Impatient(Recorder):
+        def on_progress(self, event: Progress) -> None:
+            event.token.cancel(message="enough")
+
+    for observer, message in ((Refusing(), "refused"), (Impatient(), "enough")):
+        with pytest.raises(ManualCancelation, match=message):
+            async with Cancelable(observers=[observer]) as operation:
+                await operation.report_progress("half")
+                await sleep_forever()
+
+
+async def test_events_have_their_time_and_keep_no_operation_alive() -> None:
+    """
+    All observers get the same event, and may keep it.
+    """
+
+    class Keeping(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.events: list[Transition | Progress] = []
+
+        def on_transition(self, event: Transition) -> None:
+            self.events.append(event)
+
+        def on_progress(self, event: Progress) -> None:
+            self.events.append(event)
+
+    one, other = Keeping(), Keeping()
+
+    before = monotonic()
+    async with Cancelable(observers=[one, other]) as operation:
+        await operation.report_progress("half")
+    after = monotonic()
+    reference = weakref.ref(operation)
+    del operation
+    gc.collect()
+
+    times = [event.at for event in one.events]
+    assert [before, *times, after] == sorted([before, *times, after])
+    assert all(event is same for event, same in zip(one.events, other.events, strict=True))
+    assert reference() is None
+
+
+async def test_where_nobody_watches_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Operations pay for events only while there are observers.
+    """
+    made: list[str] = []
+
+    def count(kind: type[object], *args: Any, **kwargs: Any) -> object:
+        made.append(kind.__name__)
+        return kind(*args, **kwargs)
+
+    for kind in (OperationContext, Transition, Progress):
+        monkeypatch.setattr(_scope, kind.__name__, partial(count, kind))
+
+    async def work(**options: Any) -> list[str]:
+        made.clear()
+        async with Cancelable(**options) as operation, operation.shield():
+            await operation.report_progress("half")
+        return made
+
+    step = ["OperationContext", "Transition"]
+    assert await work() == []
+    assert await work(observers=[Recorder()]) == [*step * 2, "OperationContext", "Progress", *step * 2]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         TimeoutCancelation,
     )
     from ._core._lifecycle import OperationStatus
-    from ._core._observers import Observer, add_observer
+    from ._core._observers import Observer, Progress, Transition, add_observer
     from ._core._operation import OperationContext
     from ._core._reasons import Cancelation, CancelationReason
     from ._core._token import CancelationToken, TokenStatistics
@@ -79,6 +79,7 @@ __all__ = (
     "OperationOptions",
     "OperationStatus",
     "ParentCancelation",
+    "Progress",
     "ResourceConditionSource",
     "Shield",
     "ShutdownCancelation",
@@ -89,6 +90,7 @@ __all__ = (
     "TimeoutSource",
     "TokenSource",
     "TokenStatistics",
+    "Transition",
     "add_observer",
     "cancelable",
     "cancelable_combine",
@@ -115,6 +117,8 @@ _PLACES = {
     "TimeoutCancelation": "._core._errors",
     "OperationStatus": "._core._lifecycle",
     "Observer": "._core._observers",
+    "Progress": "._core._observers",
+    "Transition": "._core._observers",
     "add_observer": "._core._observers",
     "OperationContext": "._core._operation",
     "Cancelation": "._core._reasons",

@@ -8,6 +8,7 @@ backend's own exception. By the time that anything of the user's runs, nothing i
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial, wraps
@@ -21,7 +22,15 @@ from ._block import Block, current_owner, parent_cancelation
 from ._callbacks import checked, run_all
 from ._core._errors import CancelationError, LifecycleError, error_for, leaves
 from ._core._lifecycle import OperationStatus, check_transition
-from ._core._observers import Observer, notify_progress, notify_transition, report, watching
+from ._core._observers import (
+    Observer,
+    Progress,
+    Transition,
+    notify_progress,
+    notify_transition,
+    report,
+    watching,
+)
 from ._core._operation import OperationContext
 from ._core._public import public
 from ._core._reasons import Cancelation, CancelationReason
@@ -449,7 +458,8 @@ class Cancelable:
     async def _tell_progress(self, message: Any, metadata: Mapping[str, Any]) -> None:
         observers = watching(self._observers)
         if observers:
-            notify_progress(observers, self.context, message, metadata)
+            event = Progress(self.context, message, metadata, self._token, _operation=weakref.ref(self))
+            notify_progress(observers, event)
         await run_all(self._callbacks.get("progress", ()), self.id, message, metadata)
 
     # --- The block
@@ -617,7 +627,8 @@ class Cancelable:
         self._status = status
         observers = watching(self._observers)
         if observers:
-            notify_transition(observers, self.context, previous)
+            event = Transition(self.context, previous, self._token, _operation=weakref.ref(self))
+            notify_transition(observers, event)
 
     def _shield_changed(self, entered: bool) -> None:
         if self._status.is_final and not entered:

@@ -6,26 +6,55 @@ Registries, logs, metrics and test recorders are all observers, and nothing else
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Protocol
 
 from ._lifecycle import OperationStatus
 from ._operation import OperationContext
 from ._public import public
+from ._token import CancelationToken
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An operation went from one status to another. It keeps nothing of the operation alive but its token."""
+
+    context: OperationContext  #: the operation at that moment; ``context.status`` is the new status
+    previous: OperationStatus
+    token: CancelationToken  #: cancelling it cancels the operation
+    at: float = field(default_factory=monotonic)  #: when, in seconds of `time.monotonic`
+    _operation: weakref.ref[Any] | None = field(default=None, repr=False, compare=False)
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An operation reported progress. It keeps nothing of the operation alive but its token."""
+
+    context: OperationContext  #: the operation at that moment
+    message: Any
+    metadata: Mapping[str, Any]
+    token: CancelationToken  #: cancelling it cancels the operation
+    at: float = field(default_factory=monotonic)  #: when, in seconds of `time.monotonic`
+    _operation: weakref.ref[Any] | None = field(default=None, repr=False, compare=False)
 
 
 @public
 class Observer(Protocol):
     """Watches operations. Its methods are called in the operation's task: they must not block.
 
-    What they raise never reaches the operation: it goes to `sys.excepthook` after the other
-    observers have been told.
+    All observers get the same event, and may keep it. What they raise never reaches the operation: it
+    goes to `sys.excepthook` after the other observers have been told.
     """
 
-    def on_transition(self, context: OperationContext, previous: OperationStatus) -> object:
-        """Hear that an operation went from *previous* to ``context.status``."""
+    def on_transition(self, event: Transition) -> object:
+        """Hear that an operation went from ``event.previous`` to ``event.context.status``."""
 
-    def on_progress(self, context: OperationContext, message: Any, metadata: Mapping[str, Any]) -> object:
+    def on_progress(self, event: Progress) -> object:
         """Hear that an operation reported progress."""
 
 
@@ -55,25 +84,21 @@ def watching(own: tuple[Observer, ...]) -> tuple[Observer, ...]:
     return (*own, *_everywhere.values()) if _everywhere else own
 
 
-def notify_transition(
-    observers: Iterable[Observer], context: OperationContext, previous: OperationStatus
-) -> None:
+def notify_transition(observers: Iterable[Observer], event: Transition) -> None:
     """Tell all *observers* of a transition."""
-    _tell_all(observers, lambda observer: observer.on_transition(context, previous))
+    _tell_all((observer.on_transition for observer in observers), event)
 
 
-def notify_progress(
-    observers: Iterable[Observer], context: OperationContext, message: Any, metadata: Mapping[str, Any]
-) -> None:
+def notify_progress(observers: Iterable[Observer], event: Progress) -> None:
     """Tell all *observers* of progress."""
-    _tell_all(observers, lambda observer: observer.on_progress(context, message, metadata))
+    _tell_all((observer.on_progress for observer in observers), event)
 
 
-def _tell_all(observers: Iterable[Observer], tell: Callable[[Observer], object]) -> None:
+def _tell_all(hearers: Iterable[Callable[[Any], object]], event: Transition | Progress) -> None:
     errors: list[Exception] = []
-    for observer in observers:
+    for hear in hearers:
         try:
-            tell(observer)
+            hear(event)
         except Exception as error:
             errors.append(error)
     report(errors)
