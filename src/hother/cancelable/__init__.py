@@ -7,6 +7,7 @@ A short tour, from the bottom up; each layer knows only those before it:
 * ``sources``: what else may cancel: signals, conditions, timeouts, and whatever you make of them;
 * ``_scope``: `Cancelable`, which ties tokens, sources and deadlines to one ``async with`` block;
 * ``streams`` and ``decorators``: the same for async iterators and for whole functions;
+* ``registry``: which operations run, for operators and dashboards;
 * ``asgi``: one HTTP request or WebSocket, from its first message to its outcome;
 * ``integrations``: FastAPI and Starlette; imported only by who uses them.
 """
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
         with_current_operation,
         with_timeout,
     )
+    from .registry import (
+        OperationEvents,
+        OperationFilter,
+        OperationRegistry,
+        Percentiles,
+        RegistryStatistics,
+    )
     from .sources import (
         AllOfSource,
         AnyOfSource,
@@ -76,10 +84,15 @@ __all__ = (
     "ManualCancelation",
     "Observer",
     "OperationContext",
+    "OperationEvents",
+    "OperationFilter",
     "OperationOptions",
+    "OperationRegistry",
     "OperationStatus",
     "ParentCancelation",
+    "Percentiles",
     "Progress",
+    "RegistryStatistics",
     "ResourceConditionSource",
     "Shield",
     "ShutdownCancelation",
@@ -137,6 +150,11 @@ _PLACES = {
     "with_cancelable": ".decorators",
     "with_current_operation": ".decorators",
     "with_timeout": ".decorators",
+    "OperationEvents": ".registry._events",
+    "OperationFilter": ".registry._filter",
+    "OperationRegistry": ".registry._registry",
+    "Percentiles": ".registry._statistics",
+    "RegistryStatistics": ".registry._statistics",
     "ChunkedCancelableStream": ".streams",
     "cancelable_stream": ".streams",
     "chunked_cancelable_stream": ".streams",

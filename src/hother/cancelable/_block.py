@@ -184,9 +184,8 @@ def keep_current(owner: object) -> None:
 
 def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:
     """Make the record of a cancelation that follows from that of an operation above."""
-    return Cancelation(
-        CancelationReason.PARENT, f"the parent operation was cancelled: {cause}", by=name, cause=cause
-    )
+    message = f"the parent operation was cancelled: {cause}"
+    return Cancelation(CancelationReason.PARENT, message, by=name, cause=cause, at=cause.at)
 
 
 def _open_blocks(references: Iterable[weakref.ref[Block]]) -> Iterator[Block]:

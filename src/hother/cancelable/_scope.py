@@ -8,6 +8,7 @@ backend's own exception. By the time that anything of the user's runs, nothing i
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -531,7 +532,8 @@ class Cancelable:
     def _limits(self) -> Iterator[tuple[float, Cancelation]]:
         if self._timeout is not None:
             message = f"timed out after {self._timeout:g} seconds"
-            yield self._timeout, Cancelation(CancelationReason.TIMEOUT, message)
+            late = Cancelation(CancelationReason.TIMEOUT, message, at=time.time() + self._timeout)
+            yield self._timeout, late
         for parent in self._parents:
             block = parent._block
             left = None if block is None or block.is_closed else block.remaining()
