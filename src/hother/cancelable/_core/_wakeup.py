@@ -50,6 +50,13 @@ def run_in(loop: EventLoopToken, function: Callable[..., object], *args: Any) ->
         call_soon(loop, function, *args)
 
 
+def has_ended(loop: EventLoopToken) -> bool:
+    """Whether *loop* was closed: what still waits in it will never go on. Safe in any thread."""
+    native: Any = loop.native_token
+    is_closed = getattr(native, "is_closed", None)  # Trio has none: it ends all of its tasks first
+    return is_closed is not None and bool(is_closed())
+
+
 def thread_safe_clock(loop: EventLoopToken) -> Callable[[], float]:
     """Return the clock of *loop*, which must run in this thread, as a function that any thread may call."""
     native: Any = loop.native_token

@@ -11,8 +11,9 @@ There are no locks, for the reasons that the token gives; each step is one that 
    could come in between, and with it a finalizer that changes the dict.
 
 An entry knows its operation by a weak reference, which takes the entry away with the operation: one that
-is thrown away in the middle of its block, with its event loop, never tells how it ended. So an entry must
-not hold the operation's token either: that of a parent holds what its children registered there.
+is thrown away in the middle of its block never tells how it ended. So an entry must not hold the
+operation's token either: that of a parent holds what its children registered there. If an event loop is
+closed in the middle of a block, AnyIO keeps the block's task; such an entry is taken away when it is seen.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, final
 from .._core._observers import Progress, Transition
 from .._core._operation import OperationContext
 from .._core._reasons import CancelationReason
+from .._core._wakeup import has_ended
 from ._filter import Described, Filter
 
 
@@ -34,15 +36,16 @@ from ._filter import Described, Filter
 class Entry:
     """One operation that runs."""
 
+    token_id: int  #: what the operation's token has for an ``id()``
     context: OperationContext  #: from the latest of its events
     operation: weakref.ref[Any] | None
     by_hand: Transition | Progress | None  #: the latest event, if there is no operation behind it
 
     @property
-    def is_gone(self) -> bool:
-        """Whether the operation was thrown away, or has ended and is just about to tell."""
+    def runs(self) -> bool:
+        """Whether the operation is there, and has not ended and is just about to tell."""
         described = self.described()
-        return described is None or described.status.is_final
+        return described is not None and not described.status.is_final
 
     def described(self) -> Described | None:
         """Return what may be looked at without making a snapshot, or ``None`` if it was thrown away."""
@@ -59,7 +62,7 @@ class Entry:
     def cancel(self, reason: CancelationReason, message: str | None, by: str | None) -> bool:
         """Cancel the operation. Returns whether this was the first time."""
         target = self._operation() if self.by_hand is None else self.by_hand.token
-        return target is not None and not self.is_gone and target.cancel(reason, message, by=by)
+        return target is not None and self.runs and target.cancel(reason, message, by=by)
 
     def _operation(self) -> Any:
         return None if self.operation is None else self.operation()
@@ -113,26 +116,38 @@ class LiveOperations:
         entries = [] if first is None else [first]
         if self._doubles:
             entries += [entry for entry in list(self._doubles) if entry.context.id == operation_id]
-        return [entry for entry in entries if not entry.is_gone]
+        return [entry for entry in self._without_lost(entries) if entry.runs]
 
     def matching(self, wanted: Filter) -> Iterator[tuple[Entry, OperationContext]]:
         """Go through the operations that are meant, in the order in which they came, with snapshots."""
         entries = list(self._entries.values()) if wanted.id is None else self.named(wanted.id)
-        for entry in entries:
+        for entry in self._without_lost(entries):
             described = entry.described()
             if described is not None and wanted.may_match(described):
                 context = entry.snapshot()
                 if context is not None and wanted.matches(context):
                     yield entry, context
 
+    def _without_lost(self, entries: list[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            # Held until the entry is gone: with its token, nobody else has the token's id().
+            operation = None if entry.operation is None else entry.operation()
+            if operation is not None and has_ended(operation._block._loop):
+                self.remove(entry.token_id)
+            else:
+                yield entry
+
     def _add(self, event: Transition | Progress) -> None:
         token_id = id(event.token)
         if event._operation is None:
-            entry = Entry(event.context, None, by_hand=event)
+            entry = Entry(token_id, event.context, None, by_hand=event)
         else:
-            # It is called while the token still lives, so that nobody else has its id().
-            gone = weakref.ref(event._operation(), lambda _: self.remove(token_id))
-            entry = Entry(event.context, gone, by_hand=None)
+            operation = event._operation()
+            if operation is None:
+                return  # the event was kept, and is told late
+            # This is called while the token still lives, so that nobody else has its id().
+            reference = weakref.ref(operation, lambda _: self.remove(token_id))
+            entry = Entry(token_id, event.context, reference, by_hand=None)
         self._entries[token_id] = entry
         if self._by_id.setdefault(event.context.id, entry) is not entry:
             self._doubles[entry] = None
