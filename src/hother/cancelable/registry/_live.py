@@ -21,6 +21,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
+from operator import attrgetter
 from time import monotonic
 from typing import Any, final
 
@@ -36,6 +38,7 @@ from ._filter import Described, Filter
 class Entry:
     """One operation that runs."""
 
+    number: int  #: the how manieth that came
     token_id: int  #: what the operation's token has for an ``id()``
     context: OperationContext  #: from the latest of its events
     operation: weakref.ref[Any] | None
@@ -72,12 +75,13 @@ class Entry:
 class LiveOperations:
     """The entries of all operations that run."""
 
-    __slots__ = ("_by_id", "_doubles", "_entries")
+    __slots__ = ("_by_id", "_doubles", "_entries", "_numbers")
 
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}  # by the id() of the operation's token
         self._by_id: dict[str, Entry] = {}
         self._doubles: dict[Entry, None] = {}
+        self._numbers = count()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -116,6 +120,7 @@ class LiveOperations:
         entries = [] if first is None else [first]
         if self._doubles:
             entries += [entry for entry in list(self._doubles) if entry.context.id == operation_id]
+            entries.sort(key=attrgetter("number"))  # one that came later may have become the first
         return [entry for entry in self._without_lost(entries) if entry.runs]
 
     def matching(self, wanted: Filter) -> Iterator[tuple[Entry, OperationContext]]:
@@ -140,14 +145,14 @@ class LiveOperations:
     def _add(self, event: Transition | Progress) -> None:
         token_id = id(event.token)
         if event._operation is None:
-            entry = Entry(token_id, event.context, None, by_hand=event)
+            entry = Entry(next(self._numbers), token_id, event.context, None, by_hand=event)
         else:
             operation = event._operation()
             if operation is None:
                 return  # the event was kept, and is told late
             # This is called while the token still lives, so that nobody else has its id().
             reference = weakref.ref(operation, lambda _: self.remove(token_id))
-            entry = Entry(token_id, event.context, reference, by_hand=None)
+            entry = Entry(next(self._numbers), token_id, event.context, reference, by_hand=None)
         self._entries[token_id] = entry
         if self._by_id.setdefault(event.context.id, entry) is not entry:
             self._doubles[entry] = None
