@@ -78,9 +78,7 @@ class Registry(RuleBasedStateMachine):
         self.started += 1
         operation = Cancelable(operation_id=operation_id, name=name, metadata={"user": user})
         operation._block = _Block(self.started)  # type: ignore[assignment]
-        event = Transition(
-            operation.context, PENDING, operation.token, _operation=weakref.ref(operation)
-        )
+        event = Transition(operation.context, PENDING, operation.token, _operation=weakref.ref(operation))
         self.enter(Running(event, operation))
 
     def enter(self, entered: Running) -> None:
@@ -148,7 +146,7 @@ class Registry(RuleBasedStateMachine):
             running
             for running in self.running
             if name in {None, running.context.name}
-            and (glob is None or fnmatchcase(running.context.name or "", glob) and running.context.name)
+            and (glob is None or (fnmatchcase(running.context.name or "", glob) and running.context.name))
             and user in {None, running.context.metadata["user"]}
         ]
         assert [context.id for context in self.registry.list(**wanted)] == [r.context.id for r in meant]

@@ -257,6 +257,27 @@ async def test_events_and_wake_ups_of_one_wait_are_told_once() -> None:
     assert len(woken) == 1
 
 
+async def test_what_comes_just_before_it_waits_is_not_missed() -> None:
+    """
+    Between looking into the queue and sleeping, another thread may tell, and find nobody to wake.
+    """
+    registry = OperationRegistry()
+    events, other = registry.events(), registry.events()
+    await run(registry, "a")
+    event = await anext(other)
+    assert await take(events, 2) == ["a running", "a completed"]
+
+    class Interrupted(dict[None, Any]):
+        def __setitem__(self, key: None, waiter: Any) -> None:
+            events.hear(event)  # too early: there is no waiter yet
+            super().__setitem__(key, waiter)
+
+    events._waiter = Interrupted()
+
+    with fail_after(HOUR):
+        assert await anext(events) is event
+
+
 async def test_a_cancelation_anywhere_loses_no_event() -> None:
     """
     Cancelled at each of its waits, a listener has heard a part, and the rest is still there.

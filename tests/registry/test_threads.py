@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from hother.cancelable import Cancelable, OperationRegistry, OperationStatus
@@ -28,30 +30,20 @@ def restless() -> Iterator[None]:
 
 def in_threads(work: Callable[[int], object], *others: Callable[[], object]) -> None:
     """Do the work in several threads, and the others again and again meanwhile; raise what any raises."""
-    errors: list[BaseException] = []
     done = threading.Event()
-
-    def guarded(function: Callable[[], object]) -> None:
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
 
     def again_and_again(other: Callable[[], object]) -> None:
         while not done.is_set():
             other()
 
-    workers = [threading.Thread(target=guarded, args=[lambda n=n: work(n)]) for n in range(THREADS)]
-    helpers = [threading.Thread(target=guarded, args=[lambda o=o: again_and_again(o)]) for o in others]
-    for thread in [*workers, *helpers]:
-        thread.start()
-    for thread in workers:
-        thread.join()
-    done.set()
-    for thread in helpers:
-        thread.join()
-    if errors:
-        raise errors[0]
+    with ThreadPoolExecutor(THREADS + len(others)) as pool:
+        helpers = [pool.submit(again_and_again, other) for other in others]
+        try:
+            list(pool.map(work, range(THREADS)))
+        finally:
+            done.set()
+        for helper in helpers:
+            helper.result()
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own ids", "one id for all"])
@@ -74,7 +66,7 @@ def test_all_are_counted_whoever_looks_on(shared: bool) -> None:
                 assert operation_id in registry
                 if step % 3 == 0:
                     registry.cancel_all(name=str(number))
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
 
     def look() -> None:
         assert len(registry.list()) <= THREADS

@@ -64,8 +64,9 @@ class OperationEvents:
         "_wanted",
     )
 
-    def __init__(self, wanted: Filter, buffer: int) -> None:
+    def __init__(self, wanted: Filter, buffer: int, unregister: Callable[[], object]) -> None:
         self._wanted = wanted
+        self._unregister = unregister
         # Each with its number. Two threads may append in another order than they were numbered.
         self._queue: deque[tuple[int, Event]] = deque(maxlen=buffer)
         self._numbers = count(1)
@@ -75,7 +76,6 @@ class OperationEvents:
         self._waiter: dict[None, tuple[EventLoopToken, anyio.Event]] = {}
         self._guard = anyio.ResourceGuard("listening to")
         self._is_closed = False
-        self._unregister: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{len(self._queue)} waiting, {self.dropped} dropped"
@@ -119,8 +119,7 @@ class OperationEvents:
     async def aclose(self) -> None:
         """Stop listening, at once; a task that waits for an event is told. Not a checkpoint."""
         self._is_closed = True
-        if self._unregister is not None:
-            self._unregister()
+        self._unregister()
         self._queue.clear()
         self._wake()
 
@@ -166,9 +165,9 @@ class Listeners:
 
     def add(self, wanted: Filter, buffer: int) -> OperationEvents:
         """Make a listener that hears from now on."""
-        events = OperationEvents(wanted, buffer)
         handle = object()
-        events._unregister = remove = partial(self._listeners.pop, handle, None)
+        remove = partial(self._listeners.pop, handle, None)
+        events = OperationEvents(wanted, buffer, remove)
         self._listeners[handle] = weakref.ref(events, lambda _: remove())
         return events
 

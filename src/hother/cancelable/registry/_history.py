@@ -50,10 +50,6 @@ class History:
         self._drop_old()
         return [ended.context for ended in sorted(self._ring.copy().values(), key=attrgetter("number"))]
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._ring.clear()
-
     def _drop_old(self) -> None:
         self._looked_over_at = monotonic()
         oldest = self._looked_over_at - self._age

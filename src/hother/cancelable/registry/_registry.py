@@ -140,11 +140,8 @@ class OperationRegistry:
 
         Of several with the same id, the one that was entered last.
         """
-        for entry in reversed(self._live.named(operation_id)):
-            context = entry.snapshot()
-            if context is not None:
-                return context
-        return None
+        contexts = (entry.snapshot() for entry in reversed(self._live.named(operation_id)))
+        return next((context for context in contexts if context is not None), None)
 
     def list(self, **wanted: Unpack[OperationFilter]) -> Contexts:
         """Return snapshots of the operations that run, in the order in which they were entered.
