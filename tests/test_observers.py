@@ -273,12 +273,15 @@ async def test_an_event_stays_what_it_was() -> None:
             operation.metadata["step"] = "changed"
 
     recorder = Recorder()
+    reported = {"percent": 50}
     operation = Cancelable(observers=[Meddler(), recorder], metadata={"step": 1}, raise_on_cancel=False)
 
     async with operation:
-        await operation.report_progress("half")
+        await operation.report_progress("half", reported)
+        reported["percent"] = 100
 
     running, done = recorder.contexts
+    assert recorder.progress == [(operation.id, "half", {"percent": 50})]
     assert (running.status, running.cancelation, running.metadata) == (RUNNING, None, {"step": 1})
     assert (done.status, str(done.cancelation), done.metadata) == (COMPLETED, "meddled", {"step": "changed"})
 

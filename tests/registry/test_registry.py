@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -166,12 +167,12 @@ def test_an_operation_that_is_thrown_away_does_not_stay() -> None:
     """
     registry = OperationRegistry()
     operation = Cancelable(operation_id="7")
-    held = [operation]  # by the token, as a parent's token holds what its children put there
-    operation.token.add_callback(lambda _: held.clear())
+    # A parent's token holds what its children put there, and with that the parent.
+    operation.token.add_callback(partial(print, operation))
     registry.on_transition(replace(made_by_hand("7", operation.token), _operation=weakref.ref(operation)))
     assert len(registry) == 1
 
-    del operation, held
+    del operation
     gc.collect()
 
     assert len(registry) == 0
@@ -773,8 +774,11 @@ async def test_latencies_count_from_the_cancelation(registry: OperationRegistry,
         await sleep_forever()
 
     latencies = registry.statistics().cancel_latencies
+    duration = registry.history(id="7")[0].duration
     assert latencies is not None
-    assert 0.07 < latencies.p50 < 0.18
+    assert duration is not None
+    # Compared with how long it ran, since a machine under load is late with all of it.
+    assert latencies.p50 == pytest.approx(duration - (0 if how == "before" else 0.1), abs=0.05)
 
 
 def test_percentiles_are_of_the_latest() -> None:

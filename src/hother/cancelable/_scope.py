@@ -459,7 +459,8 @@ class Cancelable:
     async def _tell_progress(self, message: Any, metadata: Mapping[str, Any]) -> None:
         observers = watching(self._observers)
         if observers:
-            event = Progress(self.context, message, metadata, self._token, _operation=weakref.ref(self))
+            told = dict(metadata)  # observers may keep it
+            event = Progress(self.context, message, told, self._token, _operation=weakref.ref(self))
             notify_progress(observers, event)
         await run_all(self._callbacks.get("progress", ()), self.id, message, metadata)
 
