@@ -84,7 +84,7 @@ def repeated(block: Callable[[], Awaitable[None]]) -> Timed:
 
 
 async def scope_block() -> None:
-    with CancelScope():
+    with CancelScope():  # noqa: ASYNC100
         pass
 
 
@@ -94,12 +94,12 @@ async def operation_block() -> None:
 
 
 async def move_on_after_block() -> None:
-    with move_on_after(30):
+    with move_on_after(30):  # noqa: ASYNC100
         pass
 
 
 async def asyncio_timeout_block() -> None:
-    async with asyncio.timeout(30):  # type: ignore[attr-defined]
+    async with asyncio.timeout(30):  # type: ignore[attr-defined]  # noqa: ASYNC100
         pass
 
 
