@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SignalCancelation,
         TimeoutCancelation,
     )
+    from ._core._guard import TokenGuard
     from ._core._lifecycle import OperationStatus
     from ._core._observers import Observer, add_observer
     from ._core._operation import OperationContext
@@ -87,6 +88,7 @@ __all__ = (
     "Source",
     "TimeoutCancelation",
     "TimeoutSource",
+    "TokenGuard",
     "TokenSource",
     "TokenStatistics",
     "add_observer",
@@ -113,6 +115,7 @@ _PLACES = {
     "ShutdownCancelation": "._core._errors",
     "SignalCancelation": "._core._errors",
     "TimeoutCancelation": "._core._errors",
+    "TokenGuard": "._core._guard",
     "OperationStatus": "._core._lifecycle",
     "Observer": "._core._observers",
     "add_observer": "._core._observers",
