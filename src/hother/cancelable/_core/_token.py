@@ -118,7 +118,7 @@ class CancelationToken:
 
         The first 16 are kept.
         """
-        # Two threads may have added the same one, or one too many, at the same time.
+        # Threads that are at it at the same time may add the same one twice, or one too many.
         return tuple({id(cause): cause for cause in self._causes}.values())[:KEPT]
 
     def cancel(
@@ -354,7 +354,7 @@ class CancelationToken:
         causes = self._causes
         if any(cause is cancelation for cause in causes):
             return None
-        if len(causes) < KEPT:
+        if len(self.causes) < KEPT:
             causes.append(cancelation)
         return causes[0] is cancelation
 
