@@ -50,15 +50,17 @@ def run_in(loop: EventLoopToken, function: Callable[..., object], *args: Any) ->
         call_soon(loop, function, *args)
 
 
-def call_at(when: float, function: Callable[..., object], *args: Any) -> Callable[[], object]:
-    """Have *function* called at a time on the clock of the event loop that runs here, perhaps a bit early.
+def call_at(
+    loop: EventLoopToken, when: float, function: Callable[..., object], *args: Any
+) -> Callable[[], object]:
+    """Have *function* called at a time on the clock of *loop*, which runs here; perhaps a bit early.
 
     It must not raise. When the loop ends before, nothing happens. Never blocks.
 
     Returns:
         A function that takes it back, for the loop's own thread. Too late, or twice, it does nothing.
     """
-    native: Any = current_token().native_token
+    native: Any = loop.native_token
     if hasattr(native, "call_at"):
         return native.call_at(when, function, *args).cancel  # type: ignore[no-any-return]
     import trio
