@@ -44,4 +44,4 @@ async def _run(cleanup: Cleanup | None, callback: Callable[..., object], *args: 
         with ShieldedScope(BUDGET, cleanup) as scope:
             await result
         if scope.was_cut_short:
-            raise TimeoutError(f"callback {callback!r} did not end: it used up {scope.limit}")
+            raise TimeoutError(f"callback {callback!r} did not end within {scope.limit}")

@@ -89,10 +89,11 @@ def tell_followers(operation: Cancelable) -> None:
 
 
 def _earliest(operation: Cancelable, block: Block) -> tuple[float, tuple[Cancelable, bool]]:
-    own = inf if operation._timeout is None else (operation._entered_at or 0.0) + operation._timeout
+    assert operation._entered_at is not None
+    own = inf if operation._timeout is None else operation._entered_at + operation._timeout
     earliest = own, (operation, False)
     for above, is_parent in _above(operation):
-        deadline = _deadline_of(above, is_parent, block)
+        deadline = _deadline_of(above, is_parent, operation._entered_at, block)
         if deadline < earliest[0]:
             earliest = deadline, (above, is_parent)
     return earliest
@@ -108,10 +109,10 @@ def _above(operation: Cancelable) -> Iterator[tuple[Cancelable, bool]]:
                 yield parent, True
 
 
-def _deadline_of(above: Cancelable, is_parent: bool, block: Block) -> float:
+def _deadline_of(above: Cancelable, is_parent: bool, entered_at: float, block: Block) -> float:
     other = above._block
     if other is None:  # who follows an operation that was not entered has the time that it would have
-        return inf if is_parent or above._timeout is None else block.opened_at + above._timeout
+        return inf if is_parent or above._timeout is None else entered_at + above._timeout
     if is_parent and other.is_closed:
         return inf
     return block.in_own_time(other)

@@ -146,7 +146,7 @@ class CancelableAsyncIterator(Generic[T]):
         with ShieldedScope(CLOSING_BUDGET, (self._steps or self._cancelable)._cleanup) as scope:
             await close()
         if scope.was_cut_short:
-            raise TimeoutError(f"{self._source!r} was not closed: it used up {scope.limit}")
+            raise TimeoutError(f"{self._source!r} was not closed within {scope.limit}")
 
     async def __aenter__(self) -> Self:
         return self

@@ -65,17 +65,18 @@ def call_at(
         return native.call_at(when, function, *args).cancel  # type: ignore[no-any-return]
     import trio
 
-    scope = trio.CancelScope()
-    trio.lowlevel.spawn_system_task(_wait_and_call, scope, when, function, args, name=call_at)
-    return scope.cancel
+    taken_back = trio.Event()
+    trio.lowlevel.spawn_system_task(_call_unless, taken_back, when, function, args, name=call_at)
+    return taken_back.set
 
 
-async def _wait_and_call(scope: Any, when: float, function: Callable[..., object], args: Any) -> None:
+async def _call_unless(taken_back: Any, when: float, function: Callable[..., object], args: Any) -> None:
     """Trio has no timers but those of tasks. Its system tasks end with the run, without being waited for."""
     import trio
 
-    with scope:
-        await trio.sleep_until(when)
+    with trio.move_on_at(when):
+        await taken_back.wait()
+    if not taken_back.is_set():
         function(*args)
 
 
