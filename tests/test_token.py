@@ -183,6 +183,115 @@ def test_one_of_many_threads_wins() -> None:
             assert [str(i) for i in wins] == [token.cancelation.message]
 
 
+# --- Causes
+
+
+def test_all_causes_are_kept_in_order() -> None:
+    """
+    The first one decides; the others are on record.
+    """
+    token = CancelationToken()
+
+    assert not token.causes
+
+    for reason in CancelationReason:
+        token.cancel(reason)
+
+    assert [cause.reason for cause in token.causes] == list(CancelationReason)
+    assert token.causes[0] is token.cancelation
+
+
+def test_a_record_that_comes_again_is_the_same_cause() -> None:
+    """
+    What reaches a token on two ways, or twice, counts once.
+    """
+    token = CancelationToken()
+    below = CancelationToken.any_of(token.child(), token, token.child())
+    record = Cancelation(CancelationReason.SHUTDOWN)
+
+    assert token.cancel_with(record)
+    assert not token.cancel_with(record)
+
+    assert token.causes == below.causes == (record,)
+
+
+def test_ten_thousand_cancels_do_not_fill_the_memory() -> None:
+    """
+    The first sixteen causes are kept, and a diamond of links does not multiply the others.
+    """
+    token = CancelationToken()
+    below = token
+    for _ in range(40):  # there are 2 ** 40 ways down
+        below = CancelationToken.any_of(below.child(), below.child())
+    for number in range(100):
+        token.cancel(message=str(number))
+    for number in range(10_000):
+        below.cancel(message=str(number))
+
+    assert [cause.message for cause in token.causes] == [str(number) for number in range(16)]
+    assert below.causes == token.causes
+    assert len(below._causes) == 16
+
+
+def test_threads_that_cancel_at_once_agree_on_the_causes() -> None:
+    """
+    Every cause of every thread is on record once, and each thread's are in its order; children agree.
+    """
+    with switching_often():
+        for _ in range(30):
+            token = CancelationToken()
+            children = [token.child() for _ in range(2)]
+            told: list[Cancelation] = []
+            token.add_callback(told.append)
+
+            def cancel(i: int, token: CancelationToken = token) -> None:
+                for number in range(2):
+                    token.cancel(message=f"{i} {number}")
+
+            run_in_threads(cancel, 8)
+
+            messages = [str(cause.message) for cause in token.causes]
+            assert sorted(messages) == [f"{i} {number}" for i in range(8) for number in range(2)]
+            assert all(messages.index(f"{i} 0") < messages.index(f"{i} 1") for i in range(8))
+            assert told == [token.cancelation]
+            for child in children:
+                assert child.cancelation is token.cancelation
+                assert sorted(str(cause.message) for cause in child.causes) == sorted(messages)
+
+
+def test_a_listener_hears_of_every_cause() -> None:
+    """
+    Also of those before it, and of those that are not kept; until it is taken back.
+    """
+    token = CancelationToken()
+    token.cancel(message="before")
+    heard: dict[int, Cancelation] = {}
+    stop_listening = token._listen(lambda cause: heard.setdefault(id(cause), cause))
+
+    for number in range(20):
+        token.cancel(message=str(number))
+    stop_listening()
+    token.cancel(message="after")
+
+    assert [cause.message for cause in heard.values()] == ["before", *map(str, range(20))]
+    assert token.statistics().callbacks == 0
+
+
+def test_a_listener_that_another_one_takes_back_is_not_called() -> None:
+    """
+    Taken back is taken back, also in the middle of telling.
+    """
+    token = CancelationToken()
+    heard: list[Cancelation] = []
+    removers: list[Callable[[], None]] = []
+    token.add_callback(lambda _: removers[0]())
+    removers.append(token._listen(heard.append))
+
+    token.cancel()
+
+    assert heard == []
+
+
 # --- Callbacks
 
 
@@ -451,7 +560,8 @@ def interrupt_with_cancel(what: str, line: int) -> bool:
     assert all(call is token.cancelation for call in calls)
     assert len(calls) in {"add": [2], "remove": [0, 1]}.get(what, [1])
     assert all(child.cancelation is token.cancelation for child in children)
-    assert token.statistics().callbacks == 0
+    assert all(child.causes == token.causes for child in children)
+    assert token.statistics().callbacks == len(children)
 
     return bool(where)
 
@@ -585,7 +695,6 @@ def test_a_child_is_cancelled_with_its_parent() -> None:
     assert parent.cancelation is not None
     assert child.cancelation is parent.cancelation
     assert grandchild.cancelation is parent.cancelation
-    assert [token.statistics().callbacks for token in (parent, child, grandchild)] == [0, 0, 0]
 
 
 def test_a_child_can_be_cancelled_alone() -> None:
@@ -599,9 +708,9 @@ def test_a_child_can_be_cancelled_alone() -> None:
     assert child.cancel()
 
     assert not parent.is_cancelled
-    assert parent.statistics().callbacks == 0
     assert parent.cancel()
     assert child.cancelation is not parent.cancelation
+    assert child.causes[1:] == parent.causes
 
 
 def test_a_child_of_a_cancelled_token_is_born_cancelled() -> None:
@@ -614,13 +723,12 @@ def test_a_child_of_a_cancelled_token_is_born_cancelled() -> None:
     child = parent.child()
 
     assert child.cancelation is parent.cancelation
-    assert parent.statistics().callbacks == 0
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_any_of_is_cancelled_with_the_first(which: int) -> None:
     """
-    One is enough, its reason counts, and the others are let go.
+    One is enough, and its reason counts; of the others, it is a later cause.
     """
     tokens = [CancelationToken() for _ in range(3)]
     joined = CancelationToken.any_of(*tokens)
@@ -628,17 +736,17 @@ def test_any_of_is_cancelled_with_the_first(which: int) -> None:
     tokens[which].cancel(message=str(which))
 
     assert joined.cancelation is tokens[which].cancelation
-    assert [token.statistics().callbacks for token in tokens] == [0, 0, 0]
 
     tokens[which - 1].cancel(message="late")
 
     assert joined.cancelation is tokens[which].cancelation
+    assert joined.causes == (tokens[which].cancelation, tokens[which - 1].cancelation)
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_any_of_with_a_cancelled_token_is_cancelled(which: int) -> None:
     """
-    No link to the other tokens stays, whatever the order.
+    Whatever the order.
     """
     tokens = [CancelationToken() for _ in range(3)]
     tokens[which].cancel()
@@ -646,7 +754,6 @@ def test_any_of_with_a_cancelled_token_is_cancelled(which: int) -> None:
     joined = CancelationToken.any_of(*tokens)
 
     assert joined.cancelation is tokens[which].cancelation
-    assert [token.statistics().callbacks for token in tokens] == [0, 0, 0]
 
 
 def test_any_of_takes_a_token_twice_and_no_token_at_all() -> None:
@@ -661,7 +768,7 @@ def test_any_of_takes_a_token_twice_and_no_token_at_all() -> None:
 
     assert twice.cancelation is token.cancelation
     assert not never.is_cancelled
-    assert token.statistics().callbacks == 0
+    assert token.statistics().callbacks == 1
 
 
 def test_any_of_takes_tokens_only() -> None:
@@ -716,17 +823,24 @@ def test_a_token_in_the_middle_lives_as_long_as_its_child() -> None:
     assert bottom.cancelation is top.cancelation
 
 
-def test_a_cancelled_token_lets_its_parents_go() -> None:
+def test_a_cancelled_token_lets_its_parents_go_when_it_goes() -> None:
     """
-    What cannot be cancelled any more needs no one to listen to.
+    Until then it hears of their causes, too.
     """
     parent = CancelationToken()
     gone = weakref.ref(parent)
     child = parent.child()
-
     child.cancel()
+
+    parent.cancel(CancelationReason.SHUTDOWN)
+
+    assert [cause.reason for cause in child.causes] == [CancelationReason.MANUAL, CancelationReason.SHUTDOWN]
+
     del parent
-    gc.collect()
+
+    assert gone() is not None
+
+    del child
 
     assert gone() is None
 
@@ -873,12 +987,17 @@ class Tangle:
         for child, parents in self.links:
             assert child.is_cancelled or not any(parent.is_cancelled for parent in parents)
 
+            for parent in parents:  # a child has heard all that they have, as far as it keeps that
+                missing = {id(cause) for cause in parent.causes} - {id(cause) for cause in child.causes}
+                assert not missing or len(child.causes) == 16
+
         for token in self.tokens:
-            assert token.statistics().callbacks == (0 if token.is_cancelled else self.waiting_for(token))
+            assert token.statistics().callbacks == self.waiting_for(token)
 
     def waiting_for(self, token: CancelationToken) -> int:
         entries = sum(entry.token is token and not entry.removed for entry in self.entries)
-        return entries + sum(parents.count(token) for child, parents in self.links if not child.is_cancelled)
+        links = sum(token in parents for _, parents in self.links)
+        return links if token.is_cancelled else links + entries
 
 
 def test_removing_while_another_thread_cancels_runs_a_callback_at_most_once() -> None:

@@ -21,25 +21,26 @@ class Node:
     token: CancelationToken | None  #: None once it was forgotten
     parents: list[Node]
     children: list[Node] = field(default_factory=list)
-    cancelation: Cancelation | None = None
+    causes: list[Cancelation] = field(default_factory=list)
+
+    @property
+    def cancelation(self) -> Cancelation | None:
+        return self.causes[0] if self.causes else None
 
     @property
     def is_alive(self) -> bool:
-        """Whether somebody holds the token: the test, or a child that still listens to it."""
-        return self.token is not None or any(child.is_listening for child in self.children)
-
-    @property
-    def is_listening(self) -> bool:
-        return self.cancelation is None and self.is_alive
+        """Whether somebody holds the token: the test, or a child, which listens to it."""
+        return self.token is not None or any(child.is_alive for child in self.children)
 
     @property
     def links(self) -> int:
         """How many links to children are on the token."""
-        return sum(child.parents.count(self) for child in self.children if child.is_listening)
+        return sum(child.is_alive for child in self.children)
 
     def cancel(self, cancelation: Cancelation) -> None:
-        if self.cancelation is None and self.is_alive:
-            self.cancelation = cancelation
+        if self.is_alive and not any(cause is cancelation for cause in self.causes):
+            if len(self.causes) < 16:
+                self.causes.append(cancelation)
             for child in self.children:
                 child.cancel(cancelation)
 
@@ -80,9 +81,9 @@ class Tokens(RuleBasedStateMachine):
         self.nodes.append(node)
         for parent in dict.fromkeys(parents):
             parent.children.append(node)
-        first = next((parent.cancelation for parent in parents if parent.cancelation), None)
-        if first is not None:
-            node.cancel(first)
+        for parent in dict.fromkeys(parents):
+            for cause in parent.causes:
+                node.cancel(cause)
 
     @rule()
     def make(self) -> None:
@@ -126,11 +127,12 @@ class Tokens(RuleBasedStateMachine):
         """Cancel a token, perhaps again."""
         node, token = self.pick(data)
         is_first = node.cancelation is None
+        cancelation = Cancelation(reason)
 
-        assert token.cancel(reason) is is_first
+        assert token.cancel_with(cancelation) is is_first
+        assert not token.cancel_with(cancelation)
 
-        assert token.cancelation is not None
-        node.cancel(token.cancelation)
+        node.cancel(cancelation)
 
     @precondition(lambda self: self.held())
     @rule(data=st.data())
@@ -149,6 +151,7 @@ class Tokens(RuleBasedStateMachine):
             assert node.token is not None
             assert node.token.cancelation is node.cancelation
             assert node.token.is_cancelled is (node.cancelation is not None)
+            assert list(map(id, node.token.causes)) == list(map(id, node.causes))
 
     @invariant()
     def callbacks_ran_once_or_not_at_all(self) -> None:
@@ -163,8 +166,7 @@ class Tokens(RuleBasedStateMachine):
         for node in self.held():
             assert node.token is not None
             waiting = sum(added.node is node and added.is_waiting for added, _ in self.added)
-            expected = waiting + node.links if node.cancelation is None else 0
-            assert node.token.statistics().callbacks == expected
+            assert node.token.statistics().callbacks == waiting + node.links
 
 
 Tokens.TestCase.settings = settings(max_examples=40, stateful_step_count=30)

@@ -29,18 +29,22 @@ if TYPE_CHECKING:
         SignalCancelation,
         TimeoutCancelation,
     )
+    from ._core._guard import TokenGuard
     from ._core._lifecycle import OperationStatus
     from ._core._observers import Observer, Progress, Transition, add_observer
     from ._core._operation import OperationContext
     from ._core._reasons import Cancelation, CancelationReason
     from ._core._token import CancelationToken, TokenStatistics
     from ._iteration import CancelableAsyncIterator
-    from ._scope import Cancelable, OperationOptions, current_operation
+    from ._options import OperationOptions
+    from ._scope import Cancelable, current_operation
     from ._shield import Shield
     from .decorators import (
         cancelable,
         cancelable_combine,
         cancelable_method,
+        cancelable_with_condition,
+        cancelable_with_signal,
         cancelable_with_token,
         with_cancelable,
         with_current_operation,
@@ -101,6 +105,7 @@ __all__ = (
     "Source",
     "TimeoutCancelation",
     "TimeoutSource",
+    "TokenGuard",
     "TokenSource",
     "TokenStatistics",
     "Transition",
@@ -109,6 +114,8 @@ __all__ = (
     "cancelable_combine",
     "cancelable_method",
     "cancelable_stream",
+    "cancelable_with_condition",
+    "cancelable_with_signal",
     "cancelable_with_token",
     "chunked_cancelable_stream",
     "current_operation",
@@ -128,6 +135,7 @@ _PLACES = {
     "ShutdownCancelation": "._core._errors",
     "SignalCancelation": "._core._errors",
     "TimeoutCancelation": "._core._errors",
+    "TokenGuard": "._core._guard",
     "OperationStatus": "._core._lifecycle",
     "Observer": "._core._observers",
     "Progress": "._core._observers",
@@ -139,13 +147,15 @@ _PLACES = {
     "CancelationToken": "._core._token",
     "TokenStatistics": "._core._token",
     "CancelableAsyncIterator": "._iteration",
+    "OperationOptions": "._options",
     "Cancelable": "._scope",
-    "OperationOptions": "._scope",
     "current_operation": "._scope",
     "Shield": "._shield",
     "cancelable": ".decorators",
     "cancelable_combine": ".decorators",
     "cancelable_method": ".decorators",
+    "cancelable_with_condition": ".decorators",
+    "cancelable_with_signal": ".decorators",
     "cancelable_with_token": ".decorators",
     "with_cancelable": ".decorators",
     "with_current_operation": ".decorators",

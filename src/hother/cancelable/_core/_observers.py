@@ -5,7 +5,6 @@ Registries, logs, metrics and test recorders are all observers, and nothing else
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 from ._lifecycle import OperationStatus
 from ._operation import OperationContext
 from ._public import public
+from ._report import report
 from ._token import CancelationToken
 
 
@@ -102,13 +102,3 @@ def _tell_all(hearers: Iterable[Callable[[Any], object]], event: Transition | Pr
         except Exception as error:
             errors.append(error)
     report(errors)
-
-
-def report(errors: Iterable[Exception]) -> None:
-    """Report errors of onlookers: they must be seen, and must not break what was looked at.
-
-    They go where uncaught exceptions of a program go (standard error, or a crash reporter), since
-    there is no caller who could handle them.
-    """
-    for error in errors:
-        sys.excepthook(type(error), error, error.__traceback__)

@@ -3,17 +3,17 @@
 A token knows of nothing above it: no scopes, no operations, no requests.
 
 It holds no lock. A lock would deadlock when a signal handler or a finalizer cancels a token while
-the very same thread is inside one of that token's methods. Two operations that dicts do atomically
-are enough:
+the very same thread is inside one of that token's methods. Two operations that are atomic are enough:
 
-1. ``setdefault`` decides which of several cancels was the first.
+1. ``append`` to the list of causes decides which of several cancels was the first: nothing is ever
+   taken out of the list, so what is at its head stays there.
 2. ``pop`` decides who runs a callback: whoever takes it out of the dict. That is either the cancel
    that found it there, or the call that added it and then saw the flag up. So a callback runs once,
    or is removed first and never runs.
 
 Links point both ways, and only one way keeps alive: a child holds its parents, while a parent knows
 its child by a weak reference that takes itself away with the child. So links cost nothing but while
-both ends live.
+both ends live. Children hear of later causes, too, always in the order of their parent's list.
 """
 
 from __future__ import annotations
@@ -21,26 +21,52 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from enum import IntEnum
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, final
 
-import anyio
-from anyio.lowlevel import current_token
-
+from ._alarm import cancel_after
 from ._errors import error_for
+from ._guard import TokenGuard
 from ._public import public
 from ._reasons import Cancelation, CancelationReason
-from ._wakeup import run_in
+from ._waits import run_until_cancelled, wait, wait_in_thread
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
+T = TypeVar("T")
 Callback: TypeAlias = Callable[[Cancelation], object]
+
+KEPT = 16
+"""How many causes a token keeps: they tell the story, and ten thousand signals must not fill the memory."""
 
 
 class _Link(weakref.ref["CancelationToken"]):
     """What a token has among its callbacks for each of its children."""
+
+    __slots__ = ()
+
+
+class _News(IntEnum):
+    """What a cause is to a token."""
+
+    NONE = 0  #: it has it already
+    UNKEPT = 1  #: news, but there are too many
+    LATER = 2
+    FIRST = 3  #: it raised the flag
+
+
+class _Each:
+    """The handle of a callback that hears of each cause, the first and those after it."""
 
     __slots__ = ()
 
@@ -51,7 +77,7 @@ class TokenStatistics:
     """A snapshot of a token's insides, for debugging and for tests."""
 
     cancelation: Cancelation | None  #: why the token was cancelled, if it was
-    callbacks: int  #: how many callbacks, waiters and links still wait for that
+    callbacks: int  #: how many callbacks, waiters and living children it would tell
 
 
 @public
@@ -63,7 +89,7 @@ class CancelationToken:
     with `check`, or hand it to a `Cancelable`, which stops its block when the token is cancelled.
 
     Make tokens wherever you like: no event loop needs to run, and tasks of several loops may share
-    one. All methods but `wait` are safe in any thread and in signal handlers, and never block.
+    one. All methods but those that wait are safe in any thread and in signal handlers, and never block.
 
     Example:
         >>> token = CancelationToken()
@@ -73,15 +99,13 @@ class CancelationToken:
         no longer needed
     """
 
-    __slots__ = ("__weakref__", "_callbacks", "_links", "_verdict")
+    __slots__ = ("__weakref__", "_callbacks", "_causes", "_parents")
 
     def __init__(self) -> None:
-        # Holds at most one value: a dict rather than an attribute, for its setdefault().
-        self._verdict: dict[None, Cancelation] = {}
+        self._causes: list[Cancelation] = []
         # Keys are handles, not the functions: one function may be added twice.
         self._callbacks: dict[object, Callback | _Link] = {}
-        # The parents, each with the function that takes the link away.
-        self._links: tuple[tuple[CancelationToken, Callable[[], None]], ...] = ()
+        self._parents: tuple[CancelationToken, ...] = ()  # for the sake of keeping them alive
 
     def __repr__(self) -> str:
         cancelation = self.cancelation
@@ -91,12 +115,20 @@ class CancelationToken:
     @property
     def cancelation(self) -> Cancelation | None:
         """Why the token was cancelled, or ``None`` while it is not."""
-        return self._verdict.get(None)
+        return self._causes[0] if self._causes else None
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the token was cancelled."""
-        return bool(self._verdict)
+        return bool(self._causes)
+
+    @property
+    def causes(self) -> tuple[Cancelation, ...]:
+        """All that asked for the cancelation, in order: the first one decided, and is `cancelation`.
+
+        The first 16 are kept.
+        """
+        return self._distinct_causes()[:KEPT]
 
     def cancel(
         self,
@@ -106,7 +138,7 @@ class CancelationToken:
         by: str | None = None,
         cause: Cancelation | None = None,
     ) -> bool:
-        """Raise the flag, and run the callbacks in this thread. The first call wins; others change nothing.
+        """Raise the flag, and run the callbacks in this thread. The first call wins; others add a cause.
 
         Never blocks and never waits for an event loop; an idle loop in which somebody waits for the
         token is woken at once. Safe in any thread, in signal handlers and in finalizers.
@@ -130,20 +162,82 @@ class CancelationToken:
         return self.cancel_with(Cancelation(reason, message, by, cause))
 
     def cancel_with(self, cancelation: Cancelation) -> bool:
-        """Raise the flag with a record that exists, such as another token's. Otherwise like `cancel`."""
-        if not self._raise_flag(cancelation):
+        """Raise the flag with a record that exists, such as another token's. Otherwise like `cancel`.
+
+        A record that the token has already is not added again.
+        """
+        news = self._add_cause(cancelation)
+        if not news:
             return False
         errors: list[BaseException] = []
-        raised: deque[CancelationToken] = deque(
-            [self]
-        )  # not by recursion: a chain of children may be longer than the stack
-        while raised:
-            raised.extend(raised.popleft()._tell(cancelation, errors))
+        told: set[CancelationToken] = {self}  # so that what nobody keeps goes around once
+        # Not by recursion: a chain of children may be longer than the stack.
+        telling: deque[tuple[CancelationToken, _News]] = deque([(self, news)])
+        while telling:
+            token, its_news = telling.popleft()
+            for child, childs_news in token._tell(cancelation, its_news, errors):
+                if childs_news is not _News.UNKEPT or child not in told:
+                    told.add(child)
+                    telling.append((child, childs_news))
         if len(errors) == 1:
             raise errors[0]
         if errors:
             raise BaseExceptionGroup("callbacks of a cancelation token failed", errors)
-        return True
+        return news is _News.FIRST
+
+    def cancel_after(
+        self,
+        timeout: float | timedelta,
+        reason: CancelationReason = CancelationReason.TIMEOUT,
+        message: str | None = None,
+        *,
+        by: str | None = None,
+    ) -> Callable[[], None]:
+        """Cancel the token after some time, if it still exists then.
+
+        The event loop that runs in this thread keeps the time, and nothing else: no task of yours waits, and
+        when the loop ends, the timer ends with it. What callbacks raise goes to `sys.excepthook`.
+
+        Args:
+            timeout: How long to wait, in seconds.
+            reason: What to cancel the token for.
+            message: What to tell a human about it.
+            by: Who asked, for logs.
+
+        Returns:
+            A function that takes it back. Safe in any thread; too late, or twice, it does nothing.
+
+        Raises:
+            RuntimeError: If no event loop runs in this thread.
+            TypeError: If *timeout* is not a time, or *reason* not a `CancelationReason`.
+            ValueError: If *timeout* is negative or NaN.
+        """
+        if not isinstance(reason, CancelationReason):
+            raise TypeError(f"reason must be a CancelationReason, got {reason!r}")
+        return cancel_after(self, timeout, reason, message, by)
+
+    def guard(
+        self,
+        reason: CancelationReason = CancelationReason.MANUAL,
+        message: str | None = None,
+        *,
+        by: str | None = None,
+    ) -> TokenGuard:
+        """Make a plain context manager that cancels the token when it is left, however that happens.
+
+        ::
+
+            with token.guard(message="the owner has gone"):
+                ...
+
+        See `TokenGuard`; the arguments are those of `cancel`.
+
+        Raises:
+            TypeError: If *reason* is not a `CancelationReason`.
+        """
+        if not isinstance(reason, CancelationReason):
+            raise TypeError(f"reason must be a CancelationReason, got {reason!r}")
+        return TokenGuard(self, reason, message, by)
 
     def check(self) -> None:
         """Do nothing, or raise if the token was cancelled. Not a checkpoint; made for threads and busy loops.
@@ -151,8 +245,8 @@ class CancelationToken:
         Raises:
             CancelationError: If the token was cancelled; the subclass tells the reason.
         """
-        if self._verdict:
-            raise error_for(self._verdict[None])
+        if self._causes:
+            raise error_for(self._causes[0])
 
     async def wait(self) -> Cancelation:
         """Wait until the token is cancelled. Always a checkpoint.
@@ -160,14 +254,46 @@ class CancelationToken:
         Returns:
             Why it was cancelled.
         """
-        raised = anyio.Event()
-        loop = current_token()
-        remove_callback = self.add_callback(lambda _: run_in(loop, raised.set))
-        try:
-            await raised.wait()
-        finally:
-            remove_callback()
-        return self._verdict[None]
+        return await wait(self)
+
+    def wait_in_thread(self, timeout: float | timedelta | None = None) -> Cancelation | None:
+        """Block this thread until the token is cancelled, by whatever thread or signal handler.
+
+        Args:
+            timeout: How long to wait at most, in seconds.
+
+        Returns:
+            Why it was cancelled, or ``None`` if it was not in that time.
+
+        Raises:
+            RuntimeError: If an event loop runs in this thread: it would be blocked, so ``await`` `wait`.
+            TypeError: If *timeout* is not a time.
+            ValueError: If *timeout* is negative or NaN.
+        """
+        return wait_in_thread(self, timeout)
+
+    async def run_until_cancelled(
+        self, function: Callable[[Unpack[Ts]], Awaitable[T]], /, *args: Unpack[Ts]
+    ) -> T | Cancelation:
+        """Await *function*, and interrupt it once the token is cancelled. Always a checkpoint.
+
+        ::
+
+            match await token.run_until_cancelled(fetch, url):
+                case Cancelation() as cancelation: ...
+                case page: ...
+
+        A value that *function* returns is never lost, even if the token was cancelled at the same time.
+        If it was cancelled before, *function* is not called.
+
+        Args:
+            function: A coroutine function.
+            args: Its arguments.
+
+        Returns:
+            What *function* returned; or why the token was cancelled, if *function* was interrupted.
+        """
+        return await run_until_cancelled(self, function, *args)
 
     def add_callback(self, callback: Callback) -> Callable[[], None]:
         """Have *callback* called once the token is cancelled.
@@ -188,8 +314,20 @@ class CancelationToken:
             raise TypeError(f"callback must be callable, got {callback!r}")
         handle = object()
         self._callbacks[handle] = callback
-        if self._verdict and self._callbacks.pop(handle, None) is not None:
-            callback(self._verdict[None])
+        if self._causes and self._callbacks.pop(handle, None) is not None:
+            callback(self._causes[0])
+        return lambda: self._remove_callback(handle)
+
+    def _listen(self, callback: Callback) -> Callable[[], None]:
+        """Have *callback* called with each cause, those that there are already included.
+
+        They come in the order of `causes`, and those that were told before may be told again: this is for
+        listeners that know what they have heard. Otherwise like `add_callback`.
+        """
+        handle = _Each()
+        self._callbacks[handle] = callback
+        for cause in self.causes:
+            callback(cause)
         return lambda: self._remove_callback(handle)
 
     def child(self) -> CancelationToken:
@@ -212,48 +350,62 @@ class CancelationToken:
             if not isinstance(token, CancelationToken):
                 raise TypeError(f"any_of() takes tokens, got {token!r}")
         joined = cls()
-        joined._links = tuple((token, token._add_child(joined)) for token in tokens)
-        if joined._verdict:  # cancelled while it was being linked: its links were not known yet
-            joined._unlink()
+        joined._parents = tuple(dict.fromkeys(tokens))
+        for token in joined._parents:
+            token._add_child(joined)
         return joined
 
     def statistics(self) -> TokenStatistics:
         """Return a snapshot of the token's insides, for debugging and for tests."""
         return TokenStatistics(self.cancelation, len(self._callbacks))
 
-    def _raise_flag(self, cancelation: Cancelation) -> bool:
-        if self._verdict.setdefault(None, cancelation) is not cancelation:
-            return False
-        self._unlink()
-        return True
+    def _distinct_causes(self) -> tuple[Cancelation, ...]:
+        # Threads that are at it at the same time may add the same one twice, or one too many.
+        return tuple({id(cause): cause for cause in self._causes}.values())
 
-    def _tell(self, cancelation: Cancelation, errors: list[BaseException]) -> list[CancelationToken]:
-        """Run the callbacks, and collect what they raise. Returns the children whose flag went up."""
-        children: list[CancelationToken] = []
-        for handle in list(self._callbacks):
-            callback = self._callbacks.pop(handle, None)
+    def _add_cause(self, cancelation: Cancelation) -> _News:
+        causes = self._causes
+        if any(cause is cancelation for cause in causes):
+            return _News.NONE
+        if len(self.causes) >= KEPT:
+            return _News.UNKEPT
+        causes.append(cancelation)
+        return _News.FIRST if causes[0] is cancelation else _News.LATER
+
+    def _tell(
+        self, cancelation: Cancelation, news: _News, errors: list[BaseException]
+    ) -> list[tuple[CancelationToken, _News]]:
+        """Call the callbacks, and collect what they raise. Returns the children for which it is news, too."""
+        children: list[tuple[CancelationToken, _News]] = []
+        causes = self._distinct_causes()
+        if news is _News.UNKEPT:
+            causes += (cancelation,)
+        for handle, callback in list(self._callbacks.items()):
             if isinstance(callback, _Link):
                 child = callback()
-                if child is not None and child._raise_flag(cancelation):
-                    children.append(child)
-            elif callback is not None:
-                try:
-                    callback(cancelation)
-                except BaseException as error:
-                    errors.append(error)
+                childs_news = _News.NONE if child is None else max(map(child._add_cause, causes))
+                if child is not None and childs_news:
+                    children.append((child, childs_news))
+            elif type(handle) is _Each:
+                if handle in self._callbacks:
+                    _call(callback, causes, errors)
+            elif news is _News.FIRST and self._callbacks.pop(handle, None) is not None:
+                _call(callback, causes[:1], errors)
         return children
 
-    def _add_child(self, child: CancelationToken) -> Callable[[], None]:
+    def _add_child(self, child: CancelationToken) -> None:
         handle = object()
         self._callbacks[handle] = _Link(child, lambda _: self._remove_callback(handle))
-        if self._verdict and self._callbacks.pop(handle, None) is not None:
-            child.cancel_with(self._verdict[None])
-        return lambda: self._remove_callback(handle)
-
-    def _unlink(self) -> None:
-        links, self._links = self._links, ()
-        for _, remove in links:
-            remove()
+        for cause in self.causes:
+            child.cancel_with(cause)
 
     def _remove_callback(self, handle: object) -> None:
         self._callbacks.pop(handle, None)
+
+
+def _call(callback: Callback, causes: Iterable[Cancelation], errors: list[BaseException]) -> None:
+    try:
+        for cause in causes:
+            callback(cause)
+    except BaseException as error:
+        errors.append(error)

@@ -44,7 +44,7 @@ def run_in(loop: EventLoopToken, function: Callable[..., object], *args: Any) ->
 
     Never blocks. Safe in any thread, in signal handlers and in finalizers.
     """
-    if _is_running_here(loop) and _called_from_a_task():
+    if is_running_here(loop) and _called_from_a_task():
         function(*args)
     else:
         call_soon(loop, function, *args)
@@ -55,6 +55,36 @@ def has_ended(loop: EventLoopToken) -> bool:
     native: Any = loop.native_token
     is_closed = getattr(native, "is_closed", None)  # Trio has none: it ends all of its tasks first
     return is_closed is not None and bool(is_closed())
+
+
+def call_at(
+    loop: EventLoopToken, when: float, function: Callable[..., object], *args: Any
+) -> Callable[[], object]:
+    """Have *function* called at a time on the clock of *loop*, which runs here; perhaps a bit early.
+
+    It must not raise. When the loop ends before, nothing happens. Never blocks.
+
+    Returns:
+        A function that takes it back, for the loop's own thread. Too late, or twice, it does nothing.
+    """
+    native: Any = loop.native_token
+    if hasattr(native, "call_at"):
+        return native.call_at(when, function, *args).cancel  # type: ignore[no-any-return]
+    import trio
+
+    taken_back = trio.Event()
+    trio.lowlevel.spawn_system_task(_call_unless, taken_back, when, function, args, name=call_at)
+    return taken_back.set
+
+
+async def _call_unless(taken_back: Any, when: float, function: Callable[..., object], args: Any) -> None:
+    """Trio has no timers but those of tasks. Its system tasks end with the run, without being waited for."""
+    import trio
+
+    with trio.move_on_at(when):
+        await taken_back.wait()
+    if not taken_back.is_set():
+        function(*args)
 
 
 def thread_safe_clock(loop: EventLoopToken) -> Callable[[], float]:
@@ -73,11 +103,13 @@ def is_interrupt_handler(handler: Callable[..., object]) -> bool:
     return getattr(function, "__module__", None) in _HOMES_OF_INTERRUPT_HANDLERS
 
 
-def _is_running_here(loop: EventLoopToken) -> bool:
+def is_running_here(loop: EventLoopToken | None = None) -> bool:
+    """Whether *loop*, or any, runs in this thread."""
     try:
-        return current_token().native_token is loop.native_token
+        current = current_token()
     except RuntimeError:  # no loop runs in this thread (anyio.NoEventLoopError is one, too)
         return False
+    return loop is None or current.native_token is loop.native_token
 
 
 def _called_from_a_task() -> bool:

@@ -20,8 +20,8 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
 
 from .._core._errors import cancelation_in, leaves
-from .._core._observers import report
 from .._core._reasons import Cancelation, CancelationReason
+from .._core._report import report
 from .._core._token import CancelationToken
 from .._core._wakeup import run_in
 from ._options import Options

@@ -137,7 +137,7 @@ class LiveOperations:
         for entry in entries:
             # Held until the entry is gone: with its token, nobody else has the token's id().
             operation = None if entry.operation is None else entry.operation()
-            if operation is not None and has_ended(operation._block._loop):
+            if operation is not None and has_ended(operation._block.loop):
                 self.remove(entry.token_id)
             else:
                 yield entry
