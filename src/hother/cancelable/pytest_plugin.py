@@ -10,7 +10,7 @@ your own goes before that: let it return ``virtual_backend(...)`` where you like
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
@@ -43,9 +43,24 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", f"{_REAL_CLOCK}: runs on the real clock, whatever {_VIRTUAL_CLOCK} says"
     )
     if config.getini(_VIRTUAL_CLOCK):
-        from .testing import _pytest_backends
+        config.pluginmanager.register(_virtual_backends(), "hother_cancelable_backends")
 
-        config.pluginmanager.register(_pytest_backends, "hother_cancelable_backends")
+
+def _virtual_backends() -> object:
+    """Make a plugin that overrides AnyIO's fixture, and that a fixture of the project's own overrides."""
+    from anyio import get_available_backends
+
+    from .testing import virtual_backend
+
+    class VirtualBackends:
+        @pytest.fixture(params=get_available_backends())
+        def anyio_backend(self, request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+            """The backend that an async test runs on, with its clock."""
+            if request.node.get_closest_marker(_REAL_CLOCK):
+                return request.param, {}
+            return virtual_backend(request.param)
+
+    return VirtualBackends()
 
 
 @pytest.fixture
@@ -87,27 +102,32 @@ def cancelable_leak_check(request: pytest.FixtureRequest) -> Generator[None, Non
 
     Other fixtures of the test do not count, whether they come before or after this one.
     """
-    from .testing import LeakCheck
-
     node = request.node
     test: Callable[..., Any] = node.obj
-
-    if iscoroutinefunction(test):
-
-        @wraps(test)
-        async def watched(*args: Any, **kwargs: Any) -> None:
-            __tracebackhide__ = True
-            async with LeakCheck():
-                await test(*args, **kwargs)
-
-    else:
-
-        @wraps(test)
-        def watched(*args: Any, **kwargs: Any) -> None:
-            __tracebackhide__ = True
-            with LeakCheck():
-                test(*args, **kwargs)
-
-    node.obj = watched
+    node.obj = (_leaving_nothing_async if iscoroutinefunction(test) else _leaving_nothing)(test)
     yield
     node.obj = test
+
+
+def _leaving_nothing(test: Callable[..., Any]) -> Callable[..., None]:
+    from .testing import LeakCheck
+
+    @wraps(test)
+    def watched(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        with LeakCheck():
+            test(*args, **kwargs)
+
+    return watched
+
+
+def _leaving_nothing_async(test: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
+    from .testing import LeakCheck
+
+    @wraps(test)
+    async def watched(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        async with LeakCheck():
+            await test(*args, **kwargs)
+
+    return watched

@@ -91,6 +91,7 @@ class Attempt:
             raise
         finally:
             self._is_over = True
+            self._cancel = None  # it may hold the task, with its error and all that was in its frames
         if current_operation() is not before:
             self.left.append(f"the current operation, {current_operation()!r}")
 
