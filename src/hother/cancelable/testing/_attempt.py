@@ -63,6 +63,7 @@ class Attempt:
         self.was_told = False  #: whether the cancelation was raised in the function
         self.was_cancelled = False  #: whether it ended with that
         self.raised: Exception | None = None  #: what it ended with otherwise
+        self.failure: Exception | None = None  #: what interrupting it raised
         self.left: list[str] = []  #: what was left behind
 
     async def run(self) -> None:
@@ -146,7 +147,10 @@ class Attempt:
     def _interrupt(self, trap: object, driven: Driven[Any] | None) -> None:
         if self.error is None:
             assert self._cancel is not None
-            self._cancel()
+            try:
+                self._cancel()
+            except Exception as error:  # of a callback: the event loop is no place for it
+                self.failure = error
         elif driven is not None and not driven.fail(trap, self.error):
             self.checkpoint = None  # it waits for what cannot fail
 

@@ -92,20 +92,26 @@ class Driven(Coroutine[Any, Any, T]):
 
     def send(self, value: Any) -> Any:
         """Go on."""
+        error = getattr(value, "error", None)  # Trio sends outcomes, which the code that waits unwraps
+        if isinstance(error, BaseException):
+            self._tell_interrupted(error)
         return self._suspended(self._work.send(value))
 
     def throw(self, *error: Any) -> Any:
         """Go on with an error."""
         if self._failure is not None:
             error, self._failure = (self._failure,), None
-        if not self._is_child:
-            for onlooker in self._onlookers:
-                onlooker.interrupted(error[0])
+        self._tell_interrupted(error[0])
         try:
             trap = self._work.throw(*error)
         finally:
             del error  # it holds its traceback, which holds this frame
         return self._suspended(trap)
+
+    def _tell_interrupted(self, error: BaseException) -> None:
+        if not self._is_child:
+            for onlooker in self._onlookers:
+                onlooker.interrupted(error)
 
     def close(self) -> None:
         """Give the coroutine up, whatever it has to say to that."""

@@ -110,6 +110,9 @@ def _ways(how: Interruption | Iterable[Interruption] | None) -> tuple[Interrupti
 
 def _judge(attempt: Attempt, name: str, raises: Errors) -> None:
     raised = attempt.raised
+    if attempt.failure is not None:
+        problem = f"cancelling {name} raised {attempt.failure!r}"
+        raise SweepError(problem, attempt.checkpoint) from attempt.failure
     if isinstance(raised, NeverEndsError):
         raise SweepError(f"{name} goes on for ever after it was interrupted", attempt.checkpoint)
     if raised is not None and not _may_raise(attempt, raised, raises):
