@@ -83,6 +83,8 @@ class Peer(Answer):
         self.returned_at: float | None = None  #: when the application returned, or raised
         self.violations: list[str] = []  #: what a well-behaved application never does
         self.left_behind: list[str] = []  #: the tasks that were running when the application returned
+        self._hang_up = hang_up
+        self._read: int | None = None  # how much of the body the client has read, once it has left
         self._inbox: deque[Message] = deque()
         self._farewell: Message = {"type": "http.disconnect"}
         self._stalled = False
@@ -155,6 +157,7 @@ class Peer(Answer):
             return
         self.gone = True
         self.gone_at = anyio.current_time()
+        self._read = self._size
         if self._limit is not None:
             self._limit.deadline = self._deadline
         if not self._is_http:
@@ -254,6 +257,15 @@ class Peer(Answer):
     def over(self) -> bool:
         """Whether the request is over: answered completely, or left by its client."""
         return self.gone or self.complete
+
+    @property
+    def read(self) -> bytes:
+        """What the client has read of the response's body: if it has left, only what was sent before.
+
+        If it left after so many bytes, no more than these.
+        """
+        limit = None if self._hang_up is None else self._hang_up.bytes
+        return self.body[: self._read][: None if self._read is None else limit]
 
     @property
     def stopped_after(self) -> float | None:
