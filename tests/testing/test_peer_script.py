@@ -200,6 +200,30 @@ async def test_what_the_application_leaves_running_is_told() -> None:
     assert peer.left_behind == ["straggler"]
 
 
+async def test_what_can_no_longer_happen_is_not_waited_for() -> None:
+    """
+    A test would hang for ever.
+    """
+    peer = Peer()
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, App())
+        with pytest.raises(AssertionError, match="returned before that: <Peer uvicorn status=200 sent=12>"):
+            await peer.until(lambda: peer.status == 404)
+        await peer.until(lambda: peer.complete)
+
+
+async def test_its_repr_tells_how_far_it_is() -> None:
+    """
+    What a failed assertion shows.
+    """
+    peer = Peer(hang_up=After(messages=1))
+    assert repr(peer) == "<Peer uvicorn status=None sent=0>"
+
+    await peer.run(RequestCancelationMiddleware(App()))
+
+    assert repr(peer).startswith("<Peer uvicorn gone status=200")
+
+
 async def test_any_awaitable_application_will_do() -> None:
     """
     ASGI asks for an awaitable, not for a coroutine.

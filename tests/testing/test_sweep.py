@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
+from functools import partial
 from typing import Any
 
 import anyio
@@ -116,12 +116,17 @@ async def test_tasks_that_others_started_are_left_alone() -> None:
             await sleep(0.3)
             ticks.append(number)
 
+    async def tick_later() -> None:
+        await sleep(0.5)
+        tasks.start_soon(tick)
+
     async with create_task_group() as tasks:
         tasks.start_soon(tick)
+        tasks.start_soon(tick_later)
         checkpoints = await sweep(lambda: sleep(1), how="scope")
 
     assert len(checkpoints) == 1
-    assert len(ticks) == 10
+    assert len(ticks) == 20
 
 
 async def test_sweeps_may_run_side_by_side() -> None:
@@ -159,20 +164,25 @@ async def test_a_task_factory_of_the_program_goes_on_making_the_other_tasks() ->
 
     async def work() -> None:
         async with create_task_group() as tasks:
-            tasks.start_soon(checkpoint)
+            tasks.start_soon(sleep, 1)
+
+    async def other() -> None:
+        pass
 
     loop = asyncio.get_running_loop()
     loop.set_task_factory(factory)
     try:
         async with create_task_group() as tasks:
-            tasks.start_soon(sweep, work)  # type: ignore[arg-type]
-            await checkpoint()
-            await asyncio.create_task(checkpoint())  # type: ignore[arg-type]
+            tasks.start_soon(partial(sweep, work, how="scope"))
+            await sleep(0.5)
+            assert loop.get_task_factory() is not factory
+            made.clear()
+            await asyncio.create_task(other())
         assert loop.get_task_factory() is factory
     finally:
         loop.set_task_factory(None)
 
-    assert "checkpoint" in made
+    assert made[0].endswith("other")
 
 
 @pytest.mark.parametrize("how", CANCELATIONS)
@@ -439,19 +449,43 @@ async def test_an_error_that_passes_through_is_what_was_asked_for() -> None:
         await sweep(translate, how="error")
 
 
-@pytest.mark.real_time
-async def test_a_wait_that_cannot_be_called_off_is_not_made_to_fail(anyio_backend_name: str) -> None:
+@pytest.mark.only_on("trio")
+async def test_a_wait_that_cannot_be_called_off_may_fail_later() -> None:
     """
-    A thread that is not abandoned, on Trio; asyncio has no such waits of its own.
+    As Trio has it: what cannot be aborted is asked once, and may raise the error when it is done.
     """
-    hurry = threading.Event()
+    import outcome
+    from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
+
+    asked: list[str] = []
+
+    runs = 0
 
     async def work() -> None:
-        await anyio.to_thread.run_sync(hurry.wait, 0.01)
+        nonlocal runs
+        runs += 1
+        task = current_task()
 
-    checkpoints = await sweep(work, how="error", raises=OSError)
+        async def finish() -> None:
+            await sleep(2)
+            reschedule(task, outcome.Value(None) if raise_error is None else outcome.capture(raise_error))
 
-    assert [it.how for it in checkpoints] == ["error"] * (len(checkpoints))
+        def abort(raise_it: Any) -> Abort:
+            nonlocal raise_error
+            asked.append("abort")
+            raise_error = raise_it
+            return Abort.FAILED
+
+        raise_error: Any = None
+        async with create_task_group() as tasks:
+            tasks.start_soon(finish)
+            with anyio.move_on_after(1):
+                await wait_task_rescheduled(abort)
+
+    checkpoints = await sweep(work, how="error")
+
+    assert len(asked) == runs  # once in each
+    assert "await wait_task_rescheduled(abort)" not in lines(checkpoints)
 
 
 async def test_another_way_to_cancel() -> None:

@@ -211,7 +211,7 @@ class Peer(Answer):
             if not self._has_message():
                 self._waits += 1
                 self._script.advance()
-            await self.until(self._has_message)
+            await self._until(self._has_message)
         except anyio.get_cancelled_exc_class():
             self._cancelled |= not self.over
             self._misled |= self.habits.mistakes_cancel
@@ -229,7 +229,7 @@ class Peer(Answer):
             await self._send_late()
         if self.habits.checkpoints:
             await checkpoint()
-        await self.until(lambda: not self._stalled or (self.gone and self.habits.frees_send))
+        await self._until(lambda: not self._stalled or (self.gone and self.habits.frees_send))
         self._take(message, anyio.current_time())
         self._script.advance()
         self._notify()
@@ -240,9 +240,13 @@ class Peer(Answer):
         """Wait until *condition* holds, which is asked again after each step of the request.
 
         Not a checkpoint if it holds already.
+
+        Raises:
+            AssertionError: If the application has returned, and it does not hold.
         """
-        while not condition():
-            await self._changed.wait()
+        await self._until(lambda: self.returned or condition())
+        if not condition():
+            raise AssertionError(f"the application returned before that: {self!r}")
 
     def check(self) -> None:
         """Check that the application has kept the rules up to now.
@@ -276,6 +280,10 @@ class Peer(Answer):
         if self.gone_at is None or self.returned_at is None or self.returned_at < self.gone_at:
             return None
         return self.returned_at - self.gone_at
+
+    async def _until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            await self._changed.wait()
 
     async def _serve(self, app: ASGIApp) -> None:
         work = app(self.scope, self.receive, self.send)

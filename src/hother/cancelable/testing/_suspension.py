@@ -84,9 +84,6 @@ class Driven(Coroutine[Any, Any, T]):
     def __await__(self) -> Generator[Any, Any, T]:
         return cast("Generator[Any, Any, T]", self)  # it has the methods of one
 
-    def __iter__(self) -> Driven[T]:
-        return self
-
     def __next__(self) -> Any:
         return self.send(None)
 
