@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from hother.cancelable import (
     ConditionSource,
     ResourceConditionSource,
     SignalSource,
+    Source,
     TimeoutSource,
     TokenSource,
     asgi,
@@ -131,7 +132,7 @@ async def an_operation(world: World) -> None:
 
 @scenario(f"{CORE}.Cancelable.__aenter__", f"{CORE}.Cancelable.__aexit__")
 async def an_operation_with_sources(world: World) -> None:
-    sources = [TimeoutSource(60), TokenSource(world.token)]
+    sources: list[Source] = [TimeoutSource(60), TokenSource(world.token)]
     async with Cancelable(sources=sources, tokens=[world.token]):
         await sleep(1)
 
@@ -194,7 +195,7 @@ async def a_stream(world: World) -> None:
 
 @scenario(f"{CORE}.CancelableAsyncIterator.__anext__")
 async def a_stream_in_a_block(world: World) -> None:
-    async def numbers() -> Any:
+    async def numbers() -> AsyncIterator[int]:
         try:
             yield 1
             await sleep(1)

@@ -118,9 +118,14 @@ async def test_errors_of_the_application_come_out_as_they_are() -> None:
         await sleep(1)
         raise KeyError("broken")
 
-    for script in ({}, {"hang_up": After(seconds=60)}, {"patience": 1, "hang_up": After(seconds=0.5)}):
+    scripts: list[dict[str, Any]] = [
+        {},
+        {"hang_up": After(seconds=60)},
+        {"patience": 1, "hang_up": After(seconds=0.5)},
+    ]
+    for script in scripts:
         with pytest.raises(KeyError, match="broken"):
-            await Peer(**script).run(app)  # type: ignore[arg-type]
+            await Peer(**script).run(app)
 
 
 @pytest.mark.parametrize("habits", [UVICORN, HYPERCORN], ids=str)

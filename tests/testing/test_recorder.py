@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import pytest
 from anyio import create_task_group, sleep
@@ -11,6 +13,7 @@ from hother.cancelable import (
     CancelationReason,
     OperationStatus,
     TimeoutCancelation,
+    add_observer,
 )
 from hother.cancelable.testing import Recorder
 
@@ -147,13 +150,14 @@ async def test_the_story_tells_why_an_operation_was_cancelled() -> None:
     await cancelled_while_cleaning_up(recorder, 0)
 
     assert str(recorder).endswith("report: running -> cancelled (manual: enough)")
-    for wrong in (
+    assertions: list[Callable[[], None]] = [
         recorder.assert_completed,
         recorder.assert_failed,
         lambda: recorder.assert_statuses(["running", "completed"]),
         lambda: recorder.assert_progress(["half"]),
         lambda: recorder.assert_cancelled("report", CancelationReason.SIGNAL),
-    ):
+    ]
+    for wrong in assertions:
         with pytest.raises(AssertionError, match=r"got, in order:\n.*pending -> running"):
             wrong()
 
@@ -213,9 +217,9 @@ async def test_it_may_come_late() -> None:
 
     async with Cancelable(name="old", raise_on_cancel=False) as operation:
         recorder = Recorder()
-        remove = recorder.__enter__()
+        remove = add_observer(recorder)
         operation.cancel()
         await sleep(1)
-    remove.__exit__(None, None, None)
+    remove()
     assert recorder.latency() is None
     recorder.assert_cancelled(within=0)

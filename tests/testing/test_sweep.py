@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ async def test_each_wait_is_interrupted_once_in_order() -> None:
     ready = anyio.Event()
     ready.set()
 
-    async def numbers() -> Any:
+    async def numbers() -> AsyncIterator[int]:
         await sleep(3)
         yield 1
 
@@ -466,17 +467,17 @@ async def test_a_wait_that_cannot_be_called_off_may_fail_later() -> None:
         runs += 1
         task = current_task()
 
+        raised_by: list[Any] = []
+
         async def finish() -> None:
             await sleep(2)
-            reschedule(task, outcome.Value(None) if raise_error is None else outcome.capture(raise_error))
+            reschedule(task, outcome.capture(raised_by[0]))
 
-        def abort(raise_it: Any) -> Abort:
-            nonlocal raise_error
+        def abort(raise_error: Any) -> Abort:
             asked.append("abort")
-            raise_error = raise_it
+            raised_by.append(raise_error)
             return Abort.FAILED
 
-        raise_error: Any = None
         async with create_task_group() as tasks:
             tasks.start_soon(finish)
             with anyio.move_on_after(1):
