@@ -59,6 +59,7 @@ class World:
     def __init__(self) -> None:
         self.token = CancelationToken()
         self.operation = Cancelable(name="long-lived")
+        self.requests: list[Peer] = []  # the latest one's token must not keep anything, either
 
     def check(self) -> None:
         """Check that nothing listens any more."""
@@ -67,7 +68,15 @@ class World:
         assert self._callbacks() == 0
 
     def _callbacks(self) -> int:
-        return sum(token.statistics().callbacks for token in (self.token, self.operation.token))
+        tokens = [self.token, self.operation.token]
+        tokens += [peer.scope[asgi.TOKEN_KEY] for peer in self.requests if asgi.TOKEN_KEY in peer.scope]
+        return sum(token.statistics().callbacks for token in tokens)
+
+    def request(self, *body: bytes, **options: Any) -> Peer:
+        """Make a request."""
+        peer = Peer(*body, habits=HYPERCORN, **options)
+        self.requests[:] = [peer]
+        return peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +281,7 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:
 
 @scenario(f"{ASGI}.RequestCancelationMiddleware.__call__")
 async def a_request(world: World) -> None:
-    peer = Peer(b"one", b"two", habits=HYPERCORN)
+    peer = world.request(b"one", b"two")
     await asgi.RequestCancelationMiddleware(serve, default_timeout=60)(peer.scope, peer.receive, peer.send)
 
 
@@ -282,7 +291,8 @@ async def a_request_that_times_out(world: World) -> None:
         async with Cancelable.with_token(scope[asgi.TOKEN_KEY], world.token):
             await sleep(60)
 
-    peer = Peer(habits=HYPERCORN)
+    peer = world.request()
+    peer.scope[asgi.TOKEN_KEY] = world.token  # of a middleware around this one
     await asgi.RequestCancelationMiddleware(app, default_timeout=1)(peer.scope, peer.receive, peer.send)
 
 
@@ -297,7 +307,7 @@ async def a_request_to_starlette(world: World) -> None:
         response = await endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
 
-    peer = Peer(b"one", b"two", habits=HYPERCORN)
+    peer = world.request(b"one", b"two")
     middleware = starlette.RequestCancelationMiddleware(app, default_timeout=60)
     await middleware(peer.scope, peer.receive, peer.send)
 

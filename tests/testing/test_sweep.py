@@ -382,7 +382,9 @@ async def test_a_block_that_is_not_left_is_reported() -> None:
         operation._block._closed = None  # type: ignore[union-attr]
         _current.set(blocks)
 
-    with pytest.raises(SweepError, match="left behind the current operation"):
+    with pytest.raises(
+        SweepError, match="left behind a block among the current ones; the current operation is <Cancelable"
+    ):
         await sweep(leak_context)
 
 
