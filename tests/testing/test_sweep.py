@@ -366,12 +366,14 @@ async def test_a_block_that_is_not_left_is_reported() -> None:
     """
     operations: list[Cancelable] = []
 
-    async def work() -> None:
+    async def work(_: object = None) -> None:
         operations.append(Cancelable(name="forgotten"))
         operations[-1]._become(operations[-1].status.RUNNING)
 
-    with pytest.raises(SweepError, match="left behind the operation forgotten, whose block was not left"):
-        await sweep(work)
+    with pytest.raises(
+        SweepError, match="work left behind the operation forgotten, whose block was not left"
+    ):
+        await sweep(partial(work, 1))
 
     async def leak_context() -> None:
         from hother.cancelable._block import _current
@@ -431,6 +433,19 @@ async def test_a_wait_may_fail() -> None:
     assert lines(checkpoints) == ["await sleep(1)", "await sleep(2)"]
     assert checkpoints[0].how == "error"
     assert "An error was raised at checkpoint 1" in str(checkpoints[0])
+
+
+async def test_the_wait_of_a_task_group_for_its_tasks_does_not_fail() -> None:
+    """
+    It never does, and what would become of the tasks?
+    """
+
+    async def work() -> None:
+        async with create_task_group() as tasks:
+            tasks.start_soon(sleep, 2)
+            await sleep(1)
+
+    assert lines(await sweep(work, how="error")) == ["await sleep(1)"]
 
 
 async def test_an_error_that_passes_through_is_what_was_asked_for() -> None:

@@ -16,7 +16,7 @@ from .._core._observers import Progress, Transition, add_observer
 from .._scope import Cancelable, current_operation
 from ._checkpoint import Checkpoint, Interruption
 from ._suspension import Driven, can_fail, is_watched_by, watched
-from ._tasks import as_coroutine, coroutine_of, is_running, name_of, stack_of
+from ._tasks import as_coroutine, coroutine_of, innermost, is_running, name_of, stack_of
 
 _numbers = count(1)
 
@@ -94,10 +94,10 @@ class Attempt:
         finally:
             self._is_over = True
             self._cancel = None  # it may hold the task, with its error and all that was in its frames
-        if any(block not in around for block in _current.get()):
-            self.left.append(
-                f"a block among the current ones; the current operation is {current_operation()}"
-            )
+            if any(block not in around for block in _current.get()):
+                self.left.append(
+                    f"a block among the current ones; the current operation is {current_operation()}"
+                )
 
     async def _call(self) -> object:
         return await watched(as_coroutine(self._function()), self)
@@ -136,7 +136,7 @@ class Attempt:
 
     def suspended(self, coroutine: object, trap: object, driven: Driven[Any] | None) -> None:
         """Count the waits, and interrupt the one that is meant."""
-        if self._is_over or (self._how == "error" and not (driven is not None and can_fail(trap))):
+        if self._is_over or (self._how == "error" and not _may_fail(coroutine, trap, driven)):
             return
         self._waits += 1
         if self._waits == self._number:
@@ -181,6 +181,11 @@ class Attempt:
 
     def on_progress(self, event: Progress) -> None:
         """Progress leaves nothing behind."""
+
+
+def _may_fail(coroutine: object, trap: object, driven: Driven[Any] | None) -> bool:
+    """Whether the wait is one that may fail; that of a task group for its tasks must not."""
+    return driven is not None and can_fail(trap) and innermost(coroutine) not in {"__aexit__", "_aexit"}
 
 
 _WAYS: dict[Interruption | None, Callable[[Attempt], Awaitable[None]]] = {

@@ -49,7 +49,8 @@ async def sweep(
     A checkpoint is where the function, or a task that it started, really waits, if only for its turn.
     Each run is in a task of its own, and has to
 
-    * end, and let the cancelation through: neither swallow it nor put another error in its place;
+    * end (it is given up after 10,000 more waits), and let the cancelation through: neither swallow it
+      nor put another error in its place;
     * leave nothing behind: no task, no operation whose block was not left;
     * leave the world such that *check* holds.
 
@@ -63,7 +64,8 @@ async def sweep(
             ``AssertionError`` if something is wrong. It may be async.
         how: The ways to interrupt it, one after the other. ``"scope"``: cancel an AnyIO scope around
             it; ``"operation"``: cancel a `Cancelable` around it; ``"native"``: ``Task.cancel()``, on
-            asyncio; ``"error"``: the wait fails with *error*, in the function's own task. By default
+            asyncio; ``"error"``: the wait fails with *error*, if it is for something that can fail, in
+            the function's own task (the end of a task group's tasks cannot). By default
             all but the last, as far as the backend has them.
         cancel: A way of your own, instead: called where the code waits, in the event loop.
         error: What to raise with ``how="error"``: called for each run.
@@ -139,5 +141,6 @@ async def _check(attempt: Attempt, name: str, check: Callable[[], object] | None
         raise SweepError(f"after {name}, the check failed: {error!r}", attempt.checkpoint) from error
 
 
-def _name(function: Callable[..., object]) -> str:
+def _name(function: object) -> str:
+    function = getattr(function, "func", function)  # of a partial
     return getattr(function, "__qualname__", None) or repr(function)

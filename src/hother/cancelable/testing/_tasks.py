@@ -40,6 +40,14 @@ def stack_of(coroutine: object) -> StackSummary:
     return StackSummary.extract((frame, frame.f_lineno) for frame in _frames(coroutine))
 
 
+def innermost(coroutine: object) -> str:
+    """Return the name of the function that waits."""
+    name = ""
+    for frame in _frames(coroutine):
+        name = frame.f_code.co_name
+    return name
+
+
 def _frames(waiting: Any) -> Iterator[FrameType]:
     while waiting is not None:
         waiting = _generator_of(waiting)
