@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import create_task_group, from_thread, move_on_after, sleep, sleep_forever, wait_all_tasks_blocked
+from anyio import create_task_group, from_thread, sleep, sleep_forever, wait_all_tasks_blocked
 
 from hother.cancelable import (
     Cancelable,
@@ -23,8 +23,7 @@ from hother.cancelable import (
     TimeoutCancelation,
     current_operation,
 )
-
-from .sweep import cancelling_at, every_checkpoint
+from hother.cancelable.testing import sweep
 
 number: ContextVar[int] = ContextVar("number")
 
@@ -269,19 +268,13 @@ async def test_a_cancelation_at_any_checkpoint_of_a_thread_leaves_nothing() -> N
     """
     token = CancelationToken()
 
-    async def attempt(at: int) -> int:
-        operation = Cancelable.with_token(token)
-        with move_on_after(5) as scope:
-            work = operation.run_in_thread(time.sleep, 0.001)
-            _, waits = await cancelling_at(at, scope.cancel, work)
-            return waits
-        return 0
+    async def work() -> None:
+        await Cancelable.with_token(token).run_in_thread(time.sleep, 0.001)
 
-    numbers = [at async for at in every_checkpoint(attempt)]
+    def check() -> None:
+        assert token.statistics().callbacks == 0
 
-    assert len(numbers) > 1
-    assert token.statistics().callbacks == 0
-    assert current_operation() is None
+    assert len(await sweep(work, check=check)) > 1
 
 
 # --- wrap

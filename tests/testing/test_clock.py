@@ -108,3 +108,56 @@ def test_unknown_backends_are_refused() -> None:
     """
     with pytest.raises(ValueError, match="uvloop"):
         virtual_backend("uvloop")
+
+
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+async def test_a_loop_in_a_thread_has_a_time_of_its_own(name: str) -> None:
+    """
+    A program that runs another loop meanwhile, from the outside in.
+    """
+
+    async def main() -> float:
+        await anyio.sleep(HOUR)
+        return anyio.current_time()
+
+    def run() -> float:
+        backend, options = virtual_backend(name)
+        return anyio.run(main, backend=backend, backend_options=options)
+
+    if name == "trio":
+        pytest.importorskip("trio")
+    await anyio.sleep(1)
+
+    assert await anyio.to_thread.run_sync(run) == HOUR
+    assert anyio.current_time() == 1
+
+
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_every_new_backend_begins_at_no_time(name: str) -> None:
+    """
+    One run after the other, each with a pair of its own.
+    """
+
+    async def main() -> float:
+        start = anyio.current_time()
+        await anyio.sleep(1)
+        return start
+
+    if name == "trio":
+        pytest.importorskip("trio")
+    for _ in range(2):
+        backend, options = virtual_backend(name)
+        assert anyio.run(main, backend=backend, backend_options=options) == 0
+
+
+def test_no_uvloop_is_needed_or_used() -> None:
+    """
+    Where it is installed AnyIO does not take it for this clock.
+    """
+
+    async def main() -> str:
+        return type(get_running_loop()).__module__
+
+    backend, options = virtual_backend("asyncio")
+
+    assert anyio.run(main, backend=backend, backend_options=options) == "hother.cancelable.testing"
