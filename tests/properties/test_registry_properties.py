@@ -197,14 +197,17 @@ class Registry(RuleBasedStateMachine):
 class _Block:
     """As much of a block as a snapshot looks at."""
 
-    late = None
-    _loop = type("Loop", (), {"native_token": None})()
+    is_closed = False
+    loop = type("Loop", (), {"native_token": None})()
 
     def __init__(self, started_at: float) -> None:
         self.started_at = started_at
 
     def elapsed(self) -> float:
         return 0.0
+
+    def notice_deadline(self) -> None:
+        pass
 
     def enclosing_owners(self) -> Any:
         return iter(())

@@ -25,6 +25,7 @@ from hother.cancelable import (
     Cancelable,
     CancelationToken,
     ConditionSource,
+    OperationRegistry,
     ResourceConditionSource,
     SignalSource,
     Source,
@@ -159,6 +160,41 @@ async def pause(*_: object) -> None:
 @scenario(f"{CORE}.Shield.__aenter__", f"{CORE}.Shield.__aexit__")
 async def a_shielded_section(world: World) -> None:
     async with Cancelable.with_token(world.token) as operation, operation.shield(timeout=5):
+        await sleep(1)
+
+
+@scenario(f"{CORE}.Cancelable.critical")
+async def a_critical_section(world: World) -> None:
+    async with Cancelable.with_token(world.token) as operation, create_task_group() as tasks:
+        tasks.start_soon(operation.critical, sleep, 2)
+        await operation.critical(sleep, 1, timeout=5)
+
+
+@scenario(f"{CORE}.CancelationToken.run_until_cancelled")
+async def a_call_until_a_token_is_cancelled(world: World) -> None:
+    token = world.token.child()
+    await token.run_until_cancelled(sleep, 1)
+    token.cancel_after(1)
+    await token.run_until_cancelled(sleep, 60)
+
+
+@scenario(
+    f"{CORE}.OperationEvents.__aenter__",
+    f"{CORE}.OperationEvents.__aexit__",
+    f"{CORE}.OperationEvents.__anext__",
+    f"{CORE}.OperationEvents.aclose",
+)
+async def events_of_a_registry(world: World) -> None:
+    registry = OperationRegistry(history=0)
+    async with registry.events() as events, create_task_group() as tasks:
+        tasks.start_soon(an_observed_operation, world, registry)
+        async for event in events:
+            if event.context.status.is_final:
+                break
+
+
+async def an_observed_operation(world: World, registry: OperationRegistry) -> None:
+    async with Cancelable.with_token(world.token, observers=[registry]):
         await sleep(1)
 
 
