@@ -197,7 +197,7 @@ class Registry(RuleBasedStateMachine):
 class _Block:
     """As much of a block as a snapshot looks at."""
 
-    is_closed = False
+    is_closed = True
     loop = type("Loop", (), {"native_token": None})()
 
     def __init__(self, started_at: float) -> None:
