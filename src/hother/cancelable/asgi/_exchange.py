@@ -300,7 +300,7 @@ class Exchange:
                 return
             self._error = None
         if cancelation is not None:
-            self.course.notice()
+            self.course.note(cancelation)
             await self._answer(cancelation)
 
     def _handled_cancelation(self, error: BaseException) -> Cancelation | None:
