@@ -596,6 +596,9 @@ class Stream:
         self.asked += 1
         await self.event.wait()
 
+    async def serve(self, app: ASGIApp) -> None:
+        await app(self.peer.scope, self.peer.receive, self.app_send)
+
     async def app_send(self, message: Message) -> None:
         await self.peer.send(message)
 
@@ -621,7 +624,7 @@ async def test_the_event_of_hypercorns_workers_begins_the_shutdown(wrapped: bool
     streams = [Stream(peer) for peer in peers]
     async with started(middleware), create_task_group() as tasks:
         for stream in streams:
-            tasks.start_soon(served, stream.peer.scope, stream.peer.receive, stream.app_send)
+            tasks.start_soon(stream.serve, served)
             await anyio.sleep(1)
         streams[0].event.set()
 

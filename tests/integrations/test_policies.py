@@ -249,7 +249,7 @@ async def test_the_lifespan_of_starlette_is_passed_through() -> None:
 @pytest.mark.parametrize("task", [BackgroundTask, CleanupTask])
 @pytest.mark.parametrize("habits", ALL_HABITS, ids=str)
 async def test_a_temporary_file_is_deleted_although_its_client_left(
-    task: type[BackgroundTask], habits: Habits, tmp_path: Path
+    task: Any, habits: Habits, tmp_path: Path
 ) -> None:
     """
     Starlette's own background task stays with the response that was cut.
