@@ -138,11 +138,11 @@ async def test_a_cancelation_anywhere_is_before_the_section_or_after_it(what: st
         with CancelScope() as scope:
             async with Cancelable(raise_on_cancel=False) as outer:
                 async with Cancelable(raise_on_cancel=False) as operation:
-                    cancel = {"operation": operation.cancel, "scope": scope.cancel, "outer": outer.cancel}[what]
+                    cancel = {"operation": operation.cancel, "scope": scope.cancel, "outer": outer.cancel}[
+                        what
+                    ]
                     await checkpoint()
-                    value, waits = await cancelling_at(
-                        number, cancel, operation.critical(account.transfer)
-                    )
+                    value, waits = await cancelling_at(number, cancel, operation.critical(account.transfer))
                     assert value == "transfer 1"
 
         assert account.begun == account.done

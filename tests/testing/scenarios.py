@@ -357,6 +357,29 @@ async def a_streaming_response(world: World) -> None:
     await response(peer.scope, peer.receive, peer.send)
 
 
+@scenario(
+    "hother.cancelable.integrations.fastapi.CleanupTask.__call__",
+    "hother.cancelable.integrations.starlette.CleanupTask.__call__",
+)
+async def a_response_that_cleans_up(world: World) -> None:
+    begun: list[bool] = []
+
+    async def clean_up() -> None:
+        begun.append(True)
+        await sleep(1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        task = fastapi.CleanupTask(clean_up)
+        await sleep(1)
+        await PlainTextResponse("done", background=task)(scope, receive, send)
+
+    peer = world.request()
+    try:
+        await starlette.RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
+    finally:
+        assert begun in ([], [True])  # none before the task was made
+
+
 @scenario("hother.cancelable.integrations.fastapi.cancelable_dependency")
 async def a_dependency(world: World) -> None:
     async with await fastapi.cancelable_dependency(Request(Peer().scope)):

@@ -15,8 +15,8 @@ import anyio
 from anyio import CancelScope
 
 from .._core._errors import error_for
-from .._core._observers import report
 from .._core._reasons import Cancelation, CancelationReason
+from .._core._report import report
 from ._access_log import log_cancelled
 from ._agenda import Agenda
 from ._policy import DEFAULTS, Grace, OnDisconnect, RequestPolicy, policy_of, shortest_timeout

@@ -19,8 +19,8 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, current_token
 
-from .._core._observers import report
 from .._core._reasons import Cancelation, CancelationReason
+from .._core._report import report
 from .._core._token import CancelationToken
 from .._core._wakeup import run_in
 from ._quirks import termination_of
