@@ -256,8 +256,8 @@ def cancelable_with_condition(
         inject_param: The parameter that gets the operation: see `cancelable`.
 
     Raises:
-        TypeError: If *predicate* cannot be called, *interval* is not a time, or what is decorated no coroutine
-            function.
+        TypeError: If *predicate* cannot be called, *interval* is no time, or what is decorated is no
+            coroutine function.
         ValueError: If *interval* is not positive.
     """
     Cancelable.with_condition(predicate, interval)
