@@ -1,0 +1,347 @@
+"""One stream, from its first piece to its end.
+
+Tasks: the generator runs in the task that the server called us in, in the block of the stream's operation.
+Beside it, in one task group in that block, run the listener and, if there is something for it to do, the
+pulse. The listener waits for the client to leave. Since it sits in the block, whatever else ends the
+stream (the operation, its deadline, a scope around it) interrupts it, too; and then it sees to the end.
+
+1. The generator is interrupted where it waits, or closed where it is suspended: by its own task, and
+   before the scopes are left that it was started in, since it may hold scopes of its own across a ``yield``.
+2. A generator that may go on for a while is protected by ``_work``, which is not cancelled but opened: so
+   it can be closed up again for the generator to be closed in.
+3. What an item or a server raises is carried around the task group, which would wrap it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Literal, TypeAlias
+
+from anyio import CancelScope, Event, create_task_group, current_time, move_on_after, sleep_forever
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from starlette.types import Message, Receive, Scope, Send
+
+from .._callbacks import run_all
+from .._core._errors import CancelationError, error_for
+from .._core._lifecycle import OperationStatus
+from .._core._reasons import Cancelation, CancelationReason
+from .._core._token import CancelationToken
+from .._scope import Cancelable
+from ..asgi import TOKEN_KEY, current_request_token
+from ..asgi._outcome import _root
+from ._drain import Drain
+from ._outlet import Outlet
+from ._pulse import Pulse
+from ._regroup import AsTheyCome, Bytes, Chunks
+
+Ending: TypeAlias = Literal["truncate", "complete"]
+
+CLOSING_BUDGET = 10.0
+"""How long a generator may take to clean up, in seconds."""
+
+_DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How a stream is sent, and how it ends. Those who make one document and check it."""
+
+    encode: Callable[[Any], Bytes]
+    chunk_size: int | None = None
+    flush_after: float = inf
+    heartbeat: bytes = b""
+    heartbeat_interval: float = inf
+    send_timeout: float | None = None
+    farewell: Callable[[Cancelation], bytes] | None = None
+    ending: Ending = "truncate"
+    shields_items: bool = False
+    shield_timeout: float | None = None
+    drain: Drain | None = None
+    on_close: tuple[Callable[[], object], ...] = ()
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether the generator may go on for a while when the stream is told to end."""
+        return self.shields_items or self.drain is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether messages are not interrupted, since something may follow them."""
+        return self.is_soft or self.farewell is not None or self.chunk_size is not None
+
+    @property
+    def has_pulse(self) -> bool:
+        """Whether anything happens while the generator is quiet."""
+        return self.chunk_size is not None or self.heartbeat_interval < inf
+
+
+class Delivery:
+    """Sends one stream.
+
+    Args:
+        body: What to send.
+        sources: What to close: the body, and what it was made of.
+        operation: The operation whose part the stream is.
+        manner: How to send it.
+        scope: ASGI's.
+        receive: ASGI's; not called behind our middleware, which has a better ear.
+        send: ASGI's.
+    """
+
+    def __init__(
+        self,
+        body: AsyncIterable[Any],
+        sources: tuple[Any, ...],
+        operation: Cancelable,
+        manner: Manner,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._body = body
+        self._sources = sources
+        is_new = operation.status is OperationStatus.PENDING
+        self._operation = operation if is_new else operation.follow()
+        self._manner = manner
+        self._scope = scope
+        self._receive = receive
+        token = scope.get(TOKEN_KEY)
+        self._request_token = token if isinstance(token, CancelationToken) else None
+        self._outlet = Outlet(
+            send,
+            grouping=AsTheyCome() if manner.chunk_size is None else Chunks(manner.chunk_size),
+            is_whole=manner.is_whole,
+            send_timeout=manner.send_timeout,
+            on_stalled=self._stalled,
+            on_broken=self._left,
+        )
+        self._pulse = (
+            Pulse(
+                self._outlet,
+                flush_after=manner.flush_after,
+                heartbeat=manner.heartbeat,
+                interval=manner.heartbeat_interval,
+            )
+            if manner.has_pulse
+            else None
+        )
+        self._work = CancelScope(shield=manner.is_soft)
+        self._monitors = 0
+        self._monitors_ended = Event()
+        self._failure: Exception | None = None
+        self._awaited: Event | None = None  # the listener waits for the generator to get so far
+        self._is_in_item = False
+        self._has_enough = False  # no draining needed any more
+        self._is_ending = False
+        self._is_draining = False
+        self._is_closing = False
+
+    async def run(self, start: Message) -> bool:
+        """Send the response.
+
+        Returns:
+            Whether all of it was handed to the server.
+
+        Raises:
+            CancelationError: If the operation was cancelled before the response started.
+        """
+        try:
+            await self._run_in_operation(start)
+            cancelation = self._operation.cancelation
+            if cancelation is not None:  # a quiet operation
+                raise error_for(cancelation, self._operation.context)
+        except CancelationError as error:
+            if not self._outlet.has_started and not _is_disconnect(error.cancelation):
+                raise
+        finally:
+            self._outlet.let_go()
+            await self._clean_up()
+        return self._outlet.is_complete
+
+    async def _run_in_operation(self, start: Message) -> None:
+        self._operation.check()  # nothing is sent if it is all over
+        async with self._operation:
+            await checkpoint_if_cancelled()  # no time at all: a start would promise something
+            async with create_task_group() as tasks:
+                self._start_monitor(tasks, self._listen)
+                if self._pulse is not None:
+                    self._start_monitor(tasks, self._pulse.run)
+                try:
+                    await self._deliver(start)
+                except Exception as error:
+                    self._failure = error
+                finally:
+                    tasks.cancel_scope.cancel()
+                    # Leaving the task group must not wait: an interruption there would take the place
+                    # of the failure, or of success.
+                    with CancelScope(shield=True):
+                        await self._monitors_ended.wait()
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                try:
+                    raise failure
+                finally:
+                    del failure  # else its traceback would wait for the collector
+
+    def _start_monitor(self, tasks: TaskGroup, monitor: Callable[[], Awaitable[None]]) -> None:
+        self._monitors += 1
+        tasks.start_soon(self._run_monitor, monitor)
+
+    async def _run_monitor(self, monitor: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await monitor()
+        except Exception as error:  # of the server's
+            self._failure = self._failure or error
+            self._stop(Cancelation(CancelationReason.ERROR, f"the stream failed: {error!r}"))
+        finally:
+            self._monitors -= 1
+            if not self._monitors:
+                self._monitors_ended.set()
+
+    # --- The generator
+
+    async def _deliver(self, start: Message) -> None:
+        await self._outlet.start(start)
+        with self._work:
+            try:
+                self._sources = (body := aiter(self._body), *self._sources)
+                is_exhausted = await self._send_items(body)
+            finally:
+                self._is_closing = True
+                self._work.shield = True
+                self._work.deadline = current_time() + CLOSING_BUDGET
+                self._tell_listener()
+                await self._close()
+        if self._work.cancelled_caught:  # closing took too long, and its interruption hid another one
+            await checkpoint_if_cancelled()
+        elif is_exhausted:
+            await self._outlet.complete()
+
+    async def _send_items(self, body: AsyncIterable[Any]) -> bool:
+        """Send what the generator yields. Returns whether that was all."""
+        outlet, pulse, encode = self._outlet, self._pulse, self._manner.encode
+        self._is_in_item = True
+        async for item in body:
+            self._is_in_item = False
+            if self._manner.drain is not None:
+                self._drain(self._manner.drain, item)
+            if not self._is_draining:
+                self._tell_listener()
+            outlet.add(encode(item))
+            await outlet.flush()
+            if pulse is not None:
+                pulse.notice()
+            await checkpoint()  # neither the generator nor the server's send() needs to be one
+            if self._is_ending and (self._has_enough or not self._is_draining):
+                return False
+            self._is_in_item = True
+        return True
+
+    def _drain(self, drain: Drain, item: Any) -> None:
+        if not self._has_enough and drain.until is not None and drain.until(item):
+            self._has_enough = True
+
+    def _tell_listener(self) -> None:
+        if self._awaited is not None:
+            self._awaited.set()
+
+    async def _close(self) -> None:
+        """Close the generator. What is closed already, or cannot be closed, does nothing."""
+        sources, self._sources = {id(source): source for source in self._sources}, ()
+        async with AsyncExitStack() as stack:  # the next one, even if one raises
+            for source in reversed(sources.values()):
+                close: Callable[[], Awaitable[object]] | None = getattr(source, "aclose", None)
+                if close is not None:
+                    stack.push_async_callback(close)
+
+    async def _clean_up(self) -> None:
+        with move_on_after(CLOSING_BUDGET, shield=True):
+            await self._close()  # if it was never started
+        await run_all(self._manner.on_close)
+
+    # --- What may happen to the stream
+
+    async def _listen(self) -> None:
+        """Wait until the client has left, or the stream ends for another reason; then see to the end."""
+        try:
+            if self._request_token is not None and self._request_token is current_request_token():
+                self._stop(await self._request_token.wait())  # behind our middleware
+            elif self._may_receive():
+                while (await self._receive())["type"] not in _DISCONNECTS:
+                    pass
+                self._left()
+            await sleep_forever()  # until the operation's block interrupts us
+        finally:
+            with CancelScope(shield=True):
+                await self._end()
+
+    def _may_receive(self) -> bool:
+        # As Starlette does it: servers of ASGI 2.4 raise from send(), and one of them takes a receive()
+        # that is cancelled for a disconnect.
+        version = self._scope.get("asgi", {}).get("spec_version", "2.0")
+        return tuple(map(int, version.split("."))) < (2, 4)
+
+    def _left(self) -> None:
+        if not self._outlet.is_closed:  # servers report the end of a response in the same way
+            self._stop(Cancelation(CancelationReason.DISCONNECT))
+
+    def _stalled(self) -> None:
+        message = f"the client took nothing for {self._manner.send_timeout:g} seconds"
+        self._stop(Cancelation(CancelationReason.TIMEOUT, message))
+
+    def _stop(self, cancelation: Cancelation) -> None:
+        self._operation._settle(cancelation)
+
+    def _cause(self) -> Cancelation | None:
+        """Why the stream ends, unless that is a failure, or unknown."""
+        if self._failure is not None:
+            return self._failure.cancelation if isinstance(self._failure, CancelationError) else None
+        cancelation = self._operation.cancelation
+        if cancelation is None and self._request_token is not None:
+            cancelation = self._request_token.cancelation
+        return cancelation
+
+    # --- How it ends
+
+    async def _end(self) -> None:
+        """End the stream, unless it has ended by itself."""
+        if self._outlet.is_complete:
+            return
+        cause = self._cause()
+        self._is_ending = True
+        if cause is not None and _is_disconnect(cause):
+            self._outlet.abandon()
+            await self._let_go_on(has_left=True)
+        else:
+            self._outlet.hurry()
+            await self._let_go_on(has_left=False)
+        if not self._is_closing:
+            self._work.shield = False
+        if cause is not None and self._manner.is_whole and not _is_disconnect(cause):
+            await self._say_farewell(cause)
+
+    async def _let_go_on(self, *, has_left: bool) -> None:
+        manner, limit = self._manner, 0.0
+        if has_left and manner.drain is not None and not self._has_enough:
+            self._is_draining = True
+            limit = manner.drain.limit
+        elif manner.shields_items and self._is_in_item:
+            limit = inf if manner.shield_timeout is None else manner.shield_timeout
+        if limit and not self._is_closing:
+            self._awaited = Event()
+            with move_on_after(limit):
+                await self._awaited.wait()
+        self._is_draining = False
+
+    async def _say_farewell(self, cause: Cancelation) -> None:
+        manner = self._manner
+        farewell = b"" if manner.farewell is None else manner.farewell(cause)
+        await self._outlet.finish(farewell, is_end=bool(farewell) and manner.ending == "complete")
+
+
+def _is_disconnect(cancelation: Cancelation) -> bool:
+    return _root(cancelation).reason is CancelationReason.DISCONNECT
