@@ -15,7 +15,6 @@ from anyio.lowlevel import checkpoint
 
 from ._types import Message, Send
 
-
 ENDS_ITSELF = "cancelable.ends_itself"
 """In ``http.response.start``: who sends this response ends it in its own words when it is stopped.
 

@@ -206,6 +206,7 @@ class Delivery:
 
     async def _deliver(self, start: Message) -> None:
         await self._outlet.start(start)
+        is_exhausted = False
         with self._work:
             try:
                 self._sources = (body := aiter(self._body), *self._sources)

@@ -151,7 +151,8 @@ class Outlet:
     async def _pass_on(self, message: Message) -> None:
         deadline = min(self._limit, current_time() + self._timeout)
         self._is_torn = True  # until it is through
-        with CancelScope(shield=self._is_whole, deadline=deadline) as self._sending:
+        with CancelScope(shield=self._is_whole, deadline=deadline) as sending:
+            self._sending = sending
             try:
                 await self._send(message)
                 self._is_torn = False
@@ -159,7 +160,7 @@ class Outlet:
                 self._on_broken()
                 self._is_closed = True
             finally:
-                sending, self._sending = self._sending, None
+                self._sending = None
         self.sent_at = current_time()
         if sending.cancelled_caught:
             self._is_closed = True

@@ -105,7 +105,7 @@ def encode_farewell(cancelation: Cancelation, retry_spread: float = 5.0) -> byte
     """
     retry = None
     if _root(cancelation).reason is CancelationReason.SHUTDOWN:
-        retry = round(1000 * (RETRY_AFTER + retry_spread * random.random()))  # noqa: S311
+        retry = round(1000 * (RETRY_AFTER + retry_spread * random.random()))
     return ServerSentEvent.json(problem(cancelation), event="cancelled", retry=retry).encode()
 
 

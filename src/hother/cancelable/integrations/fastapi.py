@@ -11,18 +11,26 @@ from starlette.requests import HTTPConnection
 
 from .._core._timeouts import seconds
 from .._scope import Cancelable
+from ._drain import Drain
 from ._endpoints import decorator
 from ._requests import get_request_token
-from ._streaming import cancelable_streaming_response
+from ._resume import ResumableEvents
+from ._sse import ServerSentEvent, get_last_event_id
+from ._streaming import cancelable_sse_response, cancelable_streaming_response
 from ._websocket import CancelableWebSocket
 from .starlette import RequestCancelationMiddleware
 
 __all__ = (
     "CancelableDependency",
     "CancelableWebSocket",
+    "Drain",
     "RequestCancelationMiddleware",
+    "ResumableEvents",
+    "ServerSentEvent",
     "cancelable_dependency",
+    "cancelable_sse_response",
     "cancelable_streaming_response",
+    "get_last_event_id",
     "get_request_token",
     "with_cancelation",
 )

@@ -19,15 +19,23 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .. import asgi
 from .._core._errors import CancelationError
+from ._drain import Drain
 from ._endpoints import decorator
 from ._requests import get_request_token
-from ._streaming import cancelable_streaming_response
+from ._resume import ResumableEvents
+from ._sse import ServerSentEvent, get_last_event_id
+from ._streaming import cancelable_sse_response, cancelable_streaming_response
 from ._websocket import CancelableWebSocket
 
 __all__ = (
     "CancelableWebSocket",
+    "Drain",
     "RequestCancelationMiddleware",
+    "ResumableEvents",
+    "ServerSentEvent",
+    "cancelable_sse_response",
     "cancelable_streaming_response",
+    "get_last_event_id",
     "get_request_token",
     "with_cancelation",
 )
