@@ -166,26 +166,31 @@ class Delivery:
         self._operation.check()  # nothing is sent if it is all over
         async with self._operation:
             await checkpoint_if_cancelled()  # no time at all: a start would promise something
-            async with create_task_group() as tasks:
-                self._start_monitor(tasks, self._listen)
-                if self._pulse is not None:
-                    self._start_monitor(tasks, self._pulse.run)
-                try:
-                    await self._deliver(start)
-                except Exception as error:
-                    self._failure = error
-                finally:
-                    tasks.cancel_scope.cancel()
-                    # Leaving the task group must not wait: an interruption there would take the place
-                    # of the failure, or of success.
-                    with CancelScope(shield=True):
-                        await self._monitors_ended.wait()
-            failure, self._failure = self._failure, None
-            if failure is not None:
-                try:
-                    raise failure
-                finally:
-                    del failure  # else its traceback would wait for the collector
+            try:
+                await self._run_beside_monitors(start)
+            finally:  # in whatever way: the failure of one task looks like a cancelation to the others
+                failure, self._failure = self._failure, None
+                if failure is not None:
+                    try:
+                        raise failure
+                    finally:
+                        del failure  # else its traceback would wait for the collector
+
+    async def _run_beside_monitors(self, start: Message) -> None:
+        async with create_task_group() as tasks:
+            self._start_monitor(tasks, self._listen)
+            if self._pulse is not None:
+                self._start_monitor(tasks, self._pulse.run)
+            try:
+                await self._deliver(start)
+            except Exception as error:
+                self._failure = error
+            finally:
+                tasks.cancel_scope.cancel()
+                # Leaving the task group must not wait: an interruption there would take the place
+                # of the failure, or of success.
+                with CancelScope(shield=True):
+                    await self._monitors_ended.wait()
 
     def _start_monitor(self, tasks: TaskGroup, monitor: Callable[[], Awaitable[None]]) -> None:
         self._monitors += 1
@@ -318,8 +323,8 @@ class Delivery:
             self._outlet.abandon()
             await self._let_go_on(has_left=True)
         else:
-            self._outlet.hurry()
             await self._let_go_on(has_left=False)
+            self._outlet.hurry()
         if not self._is_closing:
             self._work.shield = False
         if cause is not None and self._manner.is_whole and not _is_disconnect(cause):

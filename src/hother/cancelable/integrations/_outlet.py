@@ -97,13 +97,17 @@ class Outlet:
 
     async def complete(self) -> None:
         """Send all that waits, and the end of the response."""
-        async with self._lock:
-            if not self._is_closed:
-                await self._pass_on_waiting(everything=True)
-                if not self._is_closed:
-                    self._is_closed = True
-                    await self._pass_on(_body(b"", more=False))
-                    self.is_complete = not self._is_torn
+        with CancelScope(shield=self._is_whole):
+            async with self._lock:
+                await self._complete()
+
+    async def _complete(self) -> None:
+        if not self._is_closed:
+            await self._pass_on_waiting(everything=True)
+        if not self._is_closed:
+            self._is_closed = True
+            await self._pass_on(_body(b"", more=False))
+            self.is_complete = not self._is_torn
 
     async def finish(self, farewell: bytes, *, is_end: bool) -> None:
         """End the stream early: send all that waits, and a last word, within `FAREWELL_BUDGET`.

@@ -42,7 +42,7 @@ class Pulse:
             self._flush_at = self._latest_flush = inf
             return
         now = current_time()
-        self._latest_flush = min(self._latest_flush, now + MAX_WAIT)
+        self._latest_flush = min(self._latest_flush, now + max(MAX_WAIT, self._flush_after))
         self._flush_at = min(now + self._flush_after, self._latest_flush)
         self._nap.deadline = min(self._nap.deadline, self._flush_at)
 

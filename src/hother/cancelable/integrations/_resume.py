@@ -18,7 +18,7 @@ from contextvars import Context, copy_context
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from anyio import Event, create_task_group, move_on_after
 from anyio.abc import TaskGroup
@@ -284,7 +284,7 @@ class ResumableEvents:
         if self._tasks is None or self._context is None:
             raise LifecycleError("enter the ResumableEvents in the application's lifespan: `async with`")
         # Not in the context of the request: that says what is to be stopped with it.
-        start_soon: Callable[..., object] = self._tasks.start_soon
+        start_soon: Any = self._tasks.start_soon
         self._context.copy().run(start_soon, function, *args)
 
     def _attach(self, feed: Feed, client: Attachment) -> None:
