@@ -3,8 +3,8 @@
 A feed outlives its request: it runs in a task of its own, in the task group of a `ResumableEvents` that
 the application's lifespan holds open, and in that one's context, not in the request's.
 
-1. Events have consecutive numbers. All that were not handed to a client yet are kept, and of the others
-   as many as there is room for; where there is none, the generator waits. So no client has a gap.
+1. Events have consecutive numbers. So many that were not handed to a client yet are kept, then the
+   generator waits; and as many that were, since they may have been lost on the way. No client has a gap.
 2. A feed has one client at a time: the latest. One whose connection is dead may not have been missed yet.
 3. Whoever has no client has a timer; whoever has one has none.
 """
@@ -46,7 +46,7 @@ class Feed:
 
     Args:
         operation: What the generator runs in.
-        size: How many events are kept.
+        size: How many events wait for a client, and how many are kept that it was handed.
     """
 
     def __init__(self, operation: Cancelable, size: int) -> None:
@@ -104,19 +104,22 @@ class Feed:
         if self.client is not client:
             raise StopAsyncIteration
         if number > self._count:
-            self.is_told = True
+            self.is_told = self.error is not None
             raise self.error or StopAsyncIteration
+        event = self._events[number - self._count - 1]
+        self._hand_over(number)
+        return event
+
+    def _hand_over(self, number: int) -> None:
         self._handed_over = max(self._handed_over, number)
+        while len(self._events) - self._size > self._count - self._handed_over:
+            self._events.popleft()
         self._notify()
-        return self._events[number - self._count - 1]
 
     async def _put(self, item: ServerSentEvent | str) -> None:
         event = item if isinstance(item, ServerSentEvent) else ServerSentEvent(item)
-        while len(self._events) == self._size:
-            if self._count - self._size < self._handed_over:
-                self._events.popleft()
-            else:
-                await self._changed.wait()
+        while self._count - self._handed_over >= self._size:
+            await self._changed.wait()
         self._count += 1
         own = f".{event.id}" if event.id else ""
         self._events.append(replace(event, id=f"{self.id}.{self._count}{own}"))
@@ -176,7 +179,8 @@ class ResumableEvents:
 
     Args:
         window: How long to wait for a client, in seconds.
-        buffer: How many events to keep for each. When none of them was sent yet, the generator waits.
+        buffer: How many events of each may wait for a client, before the generator does; and how many are
+            kept that were sent, since a client may not have got them.
         max_waiting: How many generators may wait for their clients. If there are more, the one that has
             waited for longest is cancelled.
 
