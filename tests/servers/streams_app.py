@@ -34,7 +34,7 @@ from tests.servers.recording import record
 
 feeds = ResumableEvents(window=5)
 closed: Counter[str] = Counter()
-OURS = {"Cancelable", "CancelationToken", "Exchange", "Reader", "Block", "Delivery", "Outlet", "Pulse", "Feed"}
+OURS = {"Cancelable", "CancelationToken", "Exchange", "Reader", "Block", "Delivery", "Outlet", "Courier", "Feed"}
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 Tasks: the generator runs in the task that the server called us in, in the block of the stream's operation.
 Beside it, in one task group in that block, run the listener and, if there is something for it to do, the
-pulse. The listener waits for the client to leave. Since it sits in the block, whatever else ends the
+courier. The listener waits for the client to leave. Since it sits in the block, whatever else ends the
 stream (the operation, its deadline, a scope around it) interrupts it, too; and then it sees to the end.
 
 1. The generator is interrupted where it waits, or closed where it is suspended: by its own task, and
@@ -33,9 +33,9 @@ from .._core._token import CancelationToken
 from .._scope import Cancelable
 from ..asgi import TOKEN_KEY, current_request_token
 from ..asgi._outcome import _root
+from ._courier import Courier
 from ._drain import Drain
 from ._outlet import Outlet
-from ._pulse import Pulse
 from ._regroup import AsTheyCome, Bytes, Chunks
 
 Ending: TypeAlias = Literal["truncate", "complete"]
@@ -74,9 +74,10 @@ class Manner:
         return self.is_soft or self.farewell is not None or self.chunk_size is not None
 
     @property
-    def has_pulse(self) -> bool:
-        """Whether anything happens while the generator is quiet."""
-        return self.chunk_size is not None or self.heartbeat_interval < inf
+    def has_courier(self) -> bool:
+        """Whether anything is sent, or waited for, while the generator is quiet."""
+        has_pulse = self.chunk_size is not None or self.heartbeat_interval < inf
+        return has_pulse or self.send_timeout is not None
 
 
 class Delivery:
@@ -104,6 +105,7 @@ class Delivery:
     ) -> None:
         self._body = body
         self._sources = sources
+        self._on_close = manner.on_close
         is_new = operation.status is OperationStatus.PENDING
         self._operation = operation if is_new else operation.follow()
         self._manner = manner
@@ -116,19 +118,16 @@ class Delivery:
             grouping=AsTheyCome() if manner.chunk_size is None else Chunks(manner.chunk_size),
             is_whole=manner.is_whole,
             send_timeout=manner.send_timeout,
-            on_stalled=self._stalled,
             on_broken=self._left,
         )
-        self._pulse = (
-            Pulse(
+        self._courier: Courier | None = None
+        if manner.has_courier:
+            self._courier = Courier(
                 self._outlet,
                 flush_after=manner.flush_after,
                 heartbeat=manner.heartbeat,
                 interval=manner.heartbeat_interval,
             )
-            if manner.has_pulse
-            else None
-        )
         self._work = CancelScope(shield=manner.is_soft)
         self._monitors = 0
         self._monitors_ended = Event()
@@ -179,8 +178,8 @@ class Delivery:
     async def _run_beside_monitors(self, start: Message) -> None:
         async with create_task_group() as tasks:
             self._start_monitor(tasks, self._listen)
-            if self._pulse is not None:
-                self._start_monitor(tasks, self._pulse.run)
+            if self._courier is not None:
+                self._start_monitor(tasks, self._courier.run)
             try:
                 await self._deliver(start)
             except Exception as error:
@@ -229,7 +228,8 @@ class Delivery:
 
     async def _send_items(self, body: AsyncIterable[Any]) -> bool:
         """Send what the generator yields. Returns whether that was all."""
-        outlet, pulse, encode = self._outlet, self._pulse, self._manner.encode
+        outlet, encode = self._outlet, self._manner.encode
+        send = outlet.flush if self._courier is None else self._courier.deliver
         self._is_in_item = True
         async for item in body:
             self._is_in_item = False
@@ -238,9 +238,7 @@ class Delivery:
             if not self._is_draining:
                 self._tell_listener()
             outlet.add(encode(item))
-            await outlet.flush()
-            if pulse is not None:
-                pulse.notice()
+            await send()
             await checkpoint()  # neither the generator nor the server's send() needs to be one
             if self._is_ending and (self._has_enough or not self._is_draining):
                 return False
@@ -256,34 +254,44 @@ class Delivery:
             self._awaited.set()
 
     async def _close(self) -> None:
-        """Close the generator. What is closed already, or cannot be closed, does nothing."""
+        """Close the generator, and tell who wants to know. What is closed already does nothing."""
         sources, self._sources = {id(source): source for source in self._sources}, ()
         async with AsyncExitStack() as stack:  # the next one, even if one raises
             for source in reversed(sources.values()):
                 close: Callable[[], Awaitable[object]] | None = getattr(source, "aclose", None)
                 if close is not None:
                     stack.push_async_callback(close)
+        on_close, self._on_close = self._on_close, ()
+        await run_all(on_close)  # not later: a server may keep what sends to a client that has stalled
 
     async def _clean_up(self) -> None:
         with move_on_after(CLOSING_BUDGET, shield=True):
             await self._close()  # if it was never started
-        await run_all(self._manner.on_close)
 
     # --- What may happen to the stream
 
     async def _listen(self) -> None:
         """Wait until the client has left, or the stream ends for another reason; then see to the end."""
         try:
-            if self._request_token is not None and self._request_token is current_request_token():
-                self._stop(await self._request_token.wait())  # behind our middleware
-            elif self._may_receive():
-                while (await self._receive())["type"] not in _DISCONNECTS:
-                    pass
-                self._left()
+            with CancelScope() as self._outlet.patience:
+                await self._until_told()
+            if self._outlet.patience.cancelled_caught:
+                message = f"the client took nothing for {self._manner.send_timeout:g} seconds"
+                self._stop(Cancelation(CancelationReason.TIMEOUT, message))
             await sleep_forever()  # until the operation's block interrupts us
         finally:
             with CancelScope(shield=True):
                 await self._end()
+
+    async def _until_told(self) -> None:
+        if self._request_token is not None and self._request_token is current_request_token():
+            self._stop(await self._request_token.wait())  # behind our middleware
+        elif self._may_receive():
+            while (await self._receive())["type"] not in _DISCONNECTS:
+                pass
+            self._left()
+        else:
+            await sleep_forever()
 
     def _may_receive(self) -> bool:
         # As Starlette does it: servers of ASGI 2.4 raise from send(), and one of them takes a receive()
@@ -294,10 +302,6 @@ class Delivery:
     def _left(self) -> None:
         if not self._outlet.is_closed:  # servers report the end of a response in the same way
             self._stop(Cancelation(CancelationReason.DISCONNECT))
-
-    def _stalled(self) -> None:
-        message = f"the client took nothing for {self._manner.send_timeout:g} seconds"
-        self._stop(Cancelation(CancelationReason.TIMEOUT, message))
 
     def _stop(self, cancelation: Cancelation) -> None:
         self._operation._settle(cancelation)

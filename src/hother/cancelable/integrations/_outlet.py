@@ -28,7 +28,6 @@ class Outlet:
         is_whole: Whether a message that is being sent is not interrupted when the stream is ended, but
             given `FAREWELL_BUDGET`. Needed if anything is to follow it.
         send_timeout: How long the client may take to make room for a message, in seconds.
-        on_stalled: Called when it took longer.
         on_broken: Called when the server raises that the client has left (ASGI 2.4).
     """
 
@@ -39,18 +38,18 @@ class Outlet:
         grouping: Grouping,
         is_whole: bool,
         send_timeout: float | None,
-        on_stalled: Callable[[], None],
         on_broken: Callable[[], None],
     ) -> None:
         self._send = send
         self._grouping = grouping
         self._is_whole = is_whole
         self._timeout = inf if send_timeout is None else send_timeout
-        self._on_stalled = on_stalled
         self._on_broken = on_broken
         self._lock = Lock(fast_acquire=True)
         self._limit = inf  # when all sending ends, since the stream does
         self._sending: CancelScope | None = None
+        #: A scope that is cancelled when the client has stalled. Interrupting what sends need not help.
+        self.patience: CancelScope | None = None
         self._is_closed = False
         self._is_torn = False
         self._tail = b"\n\n"
@@ -69,9 +68,14 @@ class Outlet:
         return self._sending is not None
 
     @property
+    def is_ready(self) -> bool:
+        """Whether something was added that makes a message, and may be sent."""
+        return self._grouping.is_ready and not self._is_closed
+
+    @property
     def has_waiting(self) -> bool:
         """Whether something was added and not sent."""
-        return len(self._grouping) > 0
+        return len(self._grouping) > 0 and not self._is_closed
 
     @property
     def is_between_events(self) -> bool:
@@ -139,7 +143,7 @@ class Outlet:
     def let_go(self) -> None:
         """Let go of who listens: the stream is over."""
         self._is_closed = True
-        self._on_stalled = self._on_broken = _ignore
+        self._on_broken = _ignore
 
     async def _say(self, farewell: bytes, *, is_end: bool) -> None:
         if farewell and self.is_between_events and not self._is_closed:
@@ -153,10 +157,10 @@ class Outlet:
             await self._pass_on(_body(chunk))
 
     async def _pass_on(self, message: Message) -> None:
-        deadline = min(self._limit, current_time() + self._timeout)
         self._is_torn = True  # until it is through
-        with CancelScope(shield=self._is_whole, deadline=deadline) as sending:
+        with CancelScope(shield=self._is_whole, deadline=self._limit) as sending:
             self._sending = sending
+            self._be_patient(current_time() + self._timeout)
             try:
                 await self._send(message)
                 self._is_torn = False
@@ -165,11 +169,14 @@ class Outlet:
                 self._is_closed = True
             finally:
                 self._sending = None
+                self._be_patient(inf)
         self.sent_at = current_time()
         if sending.cancelled_caught:
             self._is_closed = True
-            if self._limit == inf:
-                self._on_stalled()
+
+    def _be_patient(self, until: float) -> None:
+        if self.patience is not None:
+            self.patience.deadline = until
 
 
 def _ignore() -> None:

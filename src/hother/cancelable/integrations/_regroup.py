@@ -23,6 +23,11 @@ class Grouping(Protocol):
         """
         ...
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is enough for a message."""
+        ...
+
     def __len__(self) -> int:
         """How much waits."""
         ...
@@ -44,6 +49,11 @@ class AsTheyCome:
     def take(self, *, everything: bool) -> bytes:
         """Hand over the next piece."""
         return bytes(self._pieces.popleft()) if self._pieces else b""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a piece."""
+        return len(self._pieces) > 0
 
     def __len__(self) -> int:
         return len(self._pieces)
@@ -68,11 +78,16 @@ class Chunks:
 
     def take(self, *, everything: bool) -> bytes:
         """Hand over the next chunk."""
-        if len(self._waiting) < self._size and not everything:
+        if not self.is_ready and not everything:
             return b""
         chunk = bytes(self._waiting[: self._size])
         del self._waiting[: self._size]
         return chunk
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a whole chunk."""
+        return len(self._waiting) >= self._size
 
     def __len__(self) -> int:
         return len(self._waiting)
