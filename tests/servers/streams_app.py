@@ -79,6 +79,11 @@ async def stream(request: Request) -> Response:
     return await cancelable_streaming_response(ticks(request.url.query), operation(request))
 
 
+async def crowd(request: Request) -> Response:
+    """Tick so slowly that a thousand streams are not more than a server can send."""
+    return await cancelable_streaming_response(ticks(request.url.query, pace=2), operation(request))
+
+
 async def sse(request: Request) -> Response:
     """Tick as events."""
     return cancelable_sse_response(events(request.url.query), operation(request))
@@ -207,6 +212,7 @@ async def leftovers(_: Request) -> Response:
 
 routes = [
     Route("/stream", stream),
+    Route("/crowd", crowd),
     Route("/sse", sse),
     Route("/deadline/{ending}", deadline),
     Route("/chunks", chunks),

@@ -112,13 +112,11 @@ def test_a_client_that_stalls_for_ever_is_let_go(server: ServerProcess, key: str
     """
     It never reads, and never leaves.
     """
-    sock = server.connect()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    http_request(sock, path=f"/flood?{key}")
-    running = server.wait_event("running", key).at
+    with server.connect() as sock:
+        http_request(sock, path=f"/flood?{key}")
+        running = server.wait_event("running", key).at
 
-    assert 0.4 < server.wait_event("closed", key).at - running < 5
-    sock.close()
+        assert 0.4 < server.wait_event("closed", key).at - running < 5
 
 
 def test_a_client_may_come_back(server: ServerProcess, key: str) -> None:
@@ -144,10 +142,10 @@ def test_a_thousand_clients_who_leave_at_random_leave_nothing(server: ServerProc
     """
     Each generator is closed once, soon after its client has left; no task, file or object is left.
     """
-    leave_at_random(server, "/stream", f"{key}-warm", 50, within=0.5)
+    leave_at_random(server, "/crowd", f"{key}-warm", 50, within=0.5)
     before = settled_leftovers(server)
 
-    latencies = leave_at_random(server, "/stream", key, 1000, within=5)
+    latencies = leave_at_random(server, "/crowd", key, 1000, within=5)
 
     after = settled_leftovers(server)
     assert len(latencies) == 1000
