@@ -17,7 +17,8 @@ def enough(grouping: Grouping) -> list[bytes]:
 
 
 @given(
-    pieces=st.lists(st.binary(max_size=30) | st.binary(max_size=30).map(memoryview)), size=st.integers(1, 40)
+    pieces=st.lists(st.binary(max_size=30) | st.binary(max_size=30).map(lambda data: memoryview(data))),
+    size=st.integers(1, 40),
 )
 def test_chunks_have_their_size_and_lose_nothing(pieces: list[bytes | memoryview], size: int) -> None:
     """

@@ -431,7 +431,9 @@ async def test_a_failure_that_no_client_hears_of_is_reported(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "produce", [lambda _: 3, lambda: None, lambda _: Progress(1).run], ids=["number", "no argument", "function"]
+    "produce",
+    [lambda _: 3, lambda: None, lambda _: Progress(1).run],
+    ids=["number", "no argument", "function"],
 )
 async def test_what_makes_no_events_fails_its_client(produce: Callable[..., Any]) -> None:
     """

@@ -50,11 +50,13 @@ def leave_at_random(server: ServerProcess, path: str, key: str, clients: int, wi
             server.wait_event("running", each, timeout=60)
         start = monotonic()
         left = {}
-        moments = sorted((random.uniform(0, within), each, sock) for each, sock in zip(keys, sockets, strict=True))
+        moments = sorted(
+            (random.uniform(0, within), each, sock) for each, sock in zip(keys, sockets, strict=True)
+        )
         for moment, each, sock in moments:
             sleep(max(0.0, start + moment - monotonic()))
             left[each] = monotonic()
-            hang_up(sock, random.choice(["fin", "rst"]))  # type: ignore[arg-type]
+            hang_up(sock, random.choice(["fin", "rst"]))
         server.wait_event("closed", moments[-1][1], timeout=60)
         closed = {each: server.wait_event("closed", each, timeout=60).at for each in keys}
     return sorted(closed[each] - left[each] for each in keys)
@@ -75,7 +77,7 @@ def settled_leftovers(server: ServerProcess, *, settling: float = 15) -> dict[st
     while monotonic() < deadline:
         sleep(0.2)
         previous, found = found, ask_leftovers(server)
-        if (found["tasks"], found["objects"]) == (previous["tasks"], previous["objects"]):
-            if found["objects"]["CancelationToken"] <= 1:  # of the request that counts
-                break
+        is_same = (found["tasks"], found["objects"]) == (previous["tasks"], previous["objects"])
+        if is_same and found["objects"]["CancelationToken"] <= 1:  # of the request that counts
+            break
     return found

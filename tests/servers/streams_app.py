@@ -34,13 +34,23 @@ from tests.servers.recording import record
 
 feeds = ResumableEvents(window=5)
 closed: Counter[str] = Counter()
-OURS = {"Cancelable", "CancelationToken", "Exchange", "Reader", "Block", "Delivery", "Outlet", "Courier", "Feed"}
+OURS = {
+    "Cancelable",
+    "CancelationToken",
+    "Exchange",
+    "Reader",
+    "Block",
+    "Delivery",
+    "Outlet",
+    "Courier",
+    "Feed",
+}
 
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
     """Have room for many clients, and for those who come back."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
     async with feeds:
         yield
@@ -196,18 +206,20 @@ async def idle(request: Request) -> Response:
 
 async def leftovers(_: Request) -> Response:
     """Count what is in the process besides this request."""
+    return JSONResponse({"tasks": len(anyio.get_running_tasks()), **process()})
+
+
+def process() -> dict[str, Any]:
+    """Look at the process from outside of the event loop."""
     gc.collect()
     names = Counter(type(thing).__name__ for thing in gc.get_objects())
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return JSONResponse(
-        {
-            "tasks": len(anyio.get_running_tasks()),
-            "files": len(list(Path("/proc/self/fd").iterdir())),
-            "objects": {name: names[name] for name in OURS},
-            "twice": [key for key, times in closed.items() if times != 1],
-            "resident": pages * os.sysconf("SC_PAGESIZE"),
-        }
-    )
+    return {
+        "files": len(list(Path("/proc/self/fd").iterdir())),
+        "objects": {name: names[name] for name in OURS},
+        "twice": [key for key, times in closed.items() if times != 1],
+        "resident": pages * os.sysconf("SC_PAGESIZE"),
+    }
 
 
 routes = [

@@ -27,6 +27,20 @@ class Courier:
         interval: How long a while is, in seconds; infinite for no heartbeat.
     """
 
+    __slots__ = (
+        "_beaten_at",
+        "_flush_after",
+        "_flush_at",
+        "_flushed",
+        "_has_ended",
+        "_heartbeat",
+        "_interval",
+        "_latest",
+        "_latest_flush",
+        "_nap",
+        "_outlet",
+    )
+
     def __init__(self, outlet: Outlet, *, flush_after: float, heartbeat: bytes, interval: float) -> None:
         self._outlet = outlet
         self._flush_after = flush_after

@@ -93,6 +93,29 @@ class Delivery:
         send: ASGI's.
     """
 
+    __slots__ = (
+        "_awaited",
+        "_body",
+        "_courier",
+        "_failure",
+        "_has_enough",
+        "_is_closing",
+        "_is_draining",
+        "_is_ending",
+        "_is_in_item",
+        "_manner",
+        "_monitors",
+        "_monitors_ended",
+        "_on_close",
+        "_operation",
+        "_outlet",
+        "_receive",
+        "_request_token",
+        "_scope",
+        "_sources",
+        "_work",
+    )
+
     def __init__(
         self,
         body: AsyncIterable[Any],

@@ -31,6 +31,24 @@ class Outlet:
         on_broken: Called when the server raises that the client has left (ASGI 2.4).
     """
 
+    __slots__ = (
+        "_grouping",
+        "_is_closed",
+        "_is_torn",
+        "_is_whole",
+        "_limit",
+        "_lock",
+        "_on_broken",
+        "_send",
+        "_sending",
+        "_tail",
+        "_timeout",
+        "has_started",
+        "is_complete",
+        "patience",
+        "sent_at",
+    )
+
     def __init__(
         self,
         send: Send,
