@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -344,6 +345,22 @@ async def test_pieces_that_never_stop_coming_are_not_held_back_for_ever() -> Non
     assert all(1 <= gap <= 1.08 for gap in gaps)
 
 
+async def test_a_steady_stream_has_chunks_of_one_size() -> None:
+    """
+    However long it lasts: what is left of a chunk has not waited for as long as what was sent.
+    """
+
+    async def generate() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield bytes(7)
+            await anyio.sleep(0.05)
+
+    peer = await stream(generate(), chunk_size=50)
+
+    assert {len(chunk) for chunk in peer.chunks} == {50, 0}
+    assert len(peer.body) == 7000
+
+
 async def test_nothing_is_lost_when_a_stream_is_cancelled_during_the_wait() -> None:
     """
     What waits to make a chunk is sent before the stream is cut.
@@ -618,11 +635,16 @@ async def test_what_is_registered_for_the_end_is_called_once(ending: str) -> Non
     """
     calls: list[str] = []
     operation = Cancelable()
+    goes_on: dict[str, Callable[[], Awaitable[None]]] = {
+        "complete": checkpoint,
+        "failed": fail,
+        "left": anyio.sleep_forever,
+    }
 
     async def generate() -> AsyncIterator[str]:
         try:
             yield "x"
-            await {"complete": partial(anyio.sleep, 1), "left": anyio.sleep_forever, "failed": fail}[ending]()
+            await goes_on[ending]()
         finally:
             calls.append("generator")
 
@@ -778,6 +800,44 @@ async def test_a_sync_generator_is_closed_when_its_step_is_over() -> None:
 
 
 # --- What the server does
+
+
+@pytest.mark.only_on("asyncio")
+@pytest.mark.parametrize("shield", [None, "item"])
+async def test_a_server_may_cancel_the_task_itself(shield: Any) -> None:
+    """
+    No shield holds that up; the generator is told once, and closed.
+    """
+    watched = Watched()
+    peer = Peer()
+
+    async def sleep(_: Request) -> AsyncIterator[str]:
+        async for item in watched.run():
+            yield item
+            await anyio.sleep(HOUR)
+
+    task = asyncio.create_task(stream(sleep, peer=peer, shield=shield, media_type=EVENTS))
+    await anyio.sleep(2.5)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert peer.returned
+    assert anyio.current_time() == 2.5
+    assert b"cancelled" not in peer.body
+
+
+async def test_a_stream_ends_with_its_client_whatever_the_middleware_does() -> None:
+    """
+    The middleware may be told to let others go on.
+    """
+    steps: list[float] = []
+    operation = Cancelable()
+    await stream(ticks(steps), operation, act=leave, middleware={"on_disconnect": "ignore"})
+
+    assert steps == [2.5]
+    assert operation.cancelation is not None
+    assert operation.cancelation.reason is CancelationReason.DISCONNECT
 
 
 async def test_an_error_of_the_server_leaves_as_itself() -> None:

@@ -168,6 +168,7 @@ async def test_any_iterable_of_text_and_bytes_can_be_sent(
         ([b"abcdefg", b"h", b""], 3, [b"abc", b"def", b"gh"]),
         ([b"a", b"", "b", b"cd", b"efgh"], 3, [b"abc", b"def", b"gh"]),
         ([b"abcdef"], 3, [b"abc", b"def"]),
+        ([b"", "abcd"], 3, [b"abc", b"d"]),
         ([b"abc"], 100, [b"abc"]),
         ([b"abc"], 1, [b"a", b"b", b"c"]),
         ([b"abc", b"d"], None, [b"abc", b"d"]),

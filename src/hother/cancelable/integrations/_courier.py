@@ -28,7 +28,6 @@ class Courier:
     """
 
     __slots__ = (
-        "_beaten_at",
         "_flush_after",
         "_flush_at",
         "_flushed",
@@ -52,7 +51,6 @@ class Courier:
         self._flushed = Event()
         self._flush_at = inf
         self._latest_flush = inf
-        self._beaten_at = -inf
 
     async def deliver(self) -> None:
         """Wait until all of what was added that makes messages is sent. A checkpoint if there is some."""
@@ -71,10 +69,10 @@ class Courier:
         try:
             while True:
                 await self._do_what_is_due()
-                # Woken earlier if there is something to send.
+                # Woken earlier if there is something to send. Now there is not: all that has come while
+                # something was sent was sent with it.
                 with CancelScope(deadline=min(self._flush_at, self._beat_at)) as self._nap:
-                    if not self._outlet.is_ready:
-                        await sleep_forever()
+                    await sleep_forever()
         finally:
             self._has_ended = True
             self._flushed.set()
@@ -82,15 +80,14 @@ class Courier:
     async def _do_what_is_due(self) -> None:
         outlet, now = self._outlet, current_time()
         if now >= self._beat_at:
-            self._beaten_at = now
-            if not outlet.is_busy:  # else there is a message that has yet to get through
-                outlet.add(self._heartbeat)
-                self._flush_at = now
-        await outlet.flush(everything=now >= self._flush_at)
-        if outlet.has_waiting:
-            self._expect_more()
-        else:
+            outlet.add(self._heartbeat)
+            self._flush_at = now
+        is_due = now >= self._flush_at
+        if is_due or outlet.is_ready:
+            await outlet.flush(everything=is_due)
             self._flush_at = self._latest_flush = inf
+            if outlet.has_waiting:
+                self._expect_more()
         flushed, self._flushed = self._flushed, Event()
         flushed.set()
 
@@ -102,4 +99,4 @@ class Courier:
 
     @property
     def _beat_at(self) -> float:
-        return max(self._outlet.sent_at, self._beaten_at) + self._interval
+        return self._outlet.sent_at + self._interval

@@ -191,12 +191,15 @@ class Delivery:
             try:
                 await self._run_beside_monitors(start)
             finally:  # in whatever way: the failure of one task looks like a cancelation to the others
-                failure, self._failure = self._failure, None
-                if failure is not None:
-                    try:
-                        raise failure
-                    finally:
-                        del failure  # else its traceback would wait for the collector
+                self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # else its traceback would wait for the collector
 
     async def _run_beside_monitors(self, start: Message) -> None:
         async with create_task_group() as tasks:

@@ -81,11 +81,6 @@ class Outlet:
         return self._is_closed
 
     @property
-    def is_busy(self) -> bool:
-        """Whether a message is being sent."""
-        return self._sending is not None
-
-    @property
     def is_ready(self) -> bool:
         """Whether something was added that makes a message, and may be sent."""
         return self._grouping.is_ready and not self._is_closed
@@ -161,7 +156,7 @@ class Outlet:
     def let_go(self) -> None:
         """Let go of who listens: the stream is over."""
         self._is_closed = True
-        self._on_broken = _ignore
+        del self._on_broken
 
     async def _say(self, farewell: bytes, *, is_end: bool) -> None:
         if farewell and self.is_between_events and not self._is_closed:
@@ -195,10 +190,6 @@ class Outlet:
     def _be_patient(self, until: float) -> None:
         if self.patience is not None:
             self.patience.deadline = until
-
-
-def _ignore() -> None:
-    pass
 
 
 def _body(data: bytes, *, more: bool = True) -> Message:
