@@ -241,6 +241,38 @@ async def test_a_message_that_is_being_sent_is_not_torn() -> None:
     assert peer.sent_at[-1] == 3
 
 
+@every_server
+async def test_a_client_that_stalls_and_leaves_is_not_waited_for(habits: Habits) -> None:
+    """
+    Even by servers that do not let go of a message that is being sent.
+    """
+    steps: list[float] = []
+    peer = Peer(habits=habits)
+    async with create_task_group() as tasks:
+        tasks.start_soon(partial(stream, ticks(steps), peer=peer, media_type=EVENTS))
+        await anyio.sleep(1.5)
+        peer.stall()
+        await anyio.sleep(1)
+        peer.disconnect()
+
+    assert steps == [2.5]
+
+
+async def test_a_client_that_stalls_holds_up_a_cancelation_from_outside_for_a_second() -> None:
+    """
+    And no longer: a message is not torn, for all that the stream knows.
+    """
+    steps: list[float] = []
+    peer = Peer()
+    with anyio.move_on_after(2.5):
+        async with create_task_group() as tasks:
+            tasks.start_soon(partial(stream, ticks(steps), Cancelable(), peer=peer, media_type=EVENTS))
+            await anyio.sleep(1.5)
+            peer.stall()
+
+    assert steps == [3.5]
+
+
 async def test_an_operation_inside_of_the_generator_that_is_cancelled_says_why() -> None:
     """
     Its error leaves the generator, and the stream ends for the same reason.
@@ -417,6 +449,25 @@ class Writer:
             self.ended_at.append(anyio.current_time())
 
 
+async def test_an_item_that_is_finished_is_sent_by_whoever_can() -> None:
+    """
+    The task that sends has been interrupted by then.
+    """
+    operation = Cancelable()
+    peer = await stream(
+        Writer().run(),
+        operation,
+        act=lambda _: operation.cancel(),
+        after=3,
+        shield="item",
+        media_type=EVENTS,
+        send_timeout=30,
+    )
+
+    assert [event.data for event in parse(peer.body).events][:2] == ["1", "2"]
+    assert parse(peer.body).events[-1].type == "cancelled"
+
+
 @every_server
 @pytest.mark.parametrize("act", [leave, cancel], ids=lambda act: act.__name__)
 async def test_an_item_in_hand_is_finished(habits: Habits, act: Callable[[Peer], object]) -> None:
@@ -548,6 +599,26 @@ async def test_a_stream_may_be_read_on_for_a_client_who_has_left(habits: Habits)
     assert model.ended_at == [10]
     assert model.error is GeneratorExit
     assert peer.body == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
+
+
+@every_server
+async def test_a_stream_is_read_on_for_a_client_who_stalled_before_it_left(habits: Habits) -> None:
+    """
+    What was being sent is forgotten.
+    """
+    model = Model()
+    peer = Peer(habits=habits)
+    async with create_task_group() as tasks:
+        tasks.start_soon(
+            partial(stream, model.run(), peer=peer, drain=Drain(60, lambda x: "usage" in x), send_timeout=30)
+        )
+        await anyio.sleep(1.5)
+        peer.stall()
+        await anyio.sleep(1)
+        peer.disconnect()
+
+    assert model.usage == [10.5]
+    assert model.ended_at == [10.5]
 
 
 async def test_draining_is_bounded_in_time() -> None:
@@ -799,6 +870,33 @@ async def test_a_sync_generator_is_closed_when_its_step_is_over() -> None:
     assert steps == ["step", "closed"]
 
 
+@pytest.mark.only_on("asyncio")
+@pytest.mark.real_time
+async def test_a_sync_generator_is_not_closed_in_the_middle_of_a_step() -> None:
+    """
+    Nobody waits for its thread when the task itself is cancelled; closing it does.
+    """
+    steps: list[str] = []
+    started = anyio.Event()
+
+    def generate() -> Iterator[str]:
+        try:
+            anyio.from_thread.run_sync(started.set)
+            time.sleep(0.1)
+            steps.append("step")
+            yield "x"
+        finally:
+            steps.append("closed")
+
+    task = asyncio.create_task(stream(generate(), Cancelable()))
+    await started.wait()
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert steps == ["step", "closed"]
+
+
 # --- What the server does
 
 
@@ -881,6 +979,29 @@ async def test_a_send_that_fails_is_a_client_who_has_left(spec_version: str) -> 
     assert steps == [2]
     assert operation.cancelation is not None
     assert operation.cancelation.reason is CancelationReason.DISCONNECT
+
+
+async def test_a_response_whose_last_message_fails_was_not_completed() -> None:
+    """
+    Its background task does not run.
+    """
+    done: list[str] = []
+
+    async def receive() -> Any:
+        await anyio.sleep_forever()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and not message["more_body"]:
+            raise OSError("gone")
+
+    async def generate() -> AsyncIterator[str]:
+        yield "x"
+
+    response = await cancelable_streaming_response(generate(), Cancelable())
+    response.background = BackgroundTask(done.append, "background")
+    await response({"type": "http"}, receive, send)
+
+    assert done == []
 
 
 async def test_a_generator_may_read_the_request_while_it_answers() -> None:

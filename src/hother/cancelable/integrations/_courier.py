@@ -59,10 +59,9 @@ class Courier:
             self._nap.cancel()
         elif outlet.has_waiting:
             self._expect_more()
+        # What is added when the courier has been interrupted is sent with the last word.
         while outlet.is_ready and not self._has_ended:
             await self._flushed.wait()
-        if outlet.is_ready:  # an item that was finished after the courier had been interrupted
-            await outlet.flush()
 
     async def run(self) -> None:
         """Go on for ever."""

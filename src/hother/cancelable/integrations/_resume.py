@@ -60,7 +60,7 @@ class Feed:
         self._size = size
         self._events: deque[ServerSentEvent] = deque()
         self._count = 0
-        self._handed_over = 0
+        self._handed_over = 0  # the number of the last event that the present client was handed
         self._changed = Event()
 
     async def run(self, produce: Produce, own_id: str | None) -> None:
@@ -111,7 +111,7 @@ class Feed:
         return event
 
     def _hand_over(self, number: int) -> None:
-        self._handed_over = max(self._handed_over, number)
+        self._handed_over = number
         while len(self._events) - self._size > self._count - self._handed_over:
             self._events.popleft()
         self._notify()
