@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import create_task_group
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hother.cancelable import Cancelable, CancelationReason
+from hother.cancelable.integrations.fastapi import LastEventId
 from hother.cancelable.integrations.starlette import (
     RequestCancelationMiddleware,
     ServerSentEvent,
@@ -421,20 +422,21 @@ def test_the_last_event_id_is_handed_over(header: str | None, value: str | None)
     assert get_last_event_id(Request({"type": "http", "headers": headers})) == value
 
 
-async def test_the_last_event_id_is_a_dependency_of_fastapi() -> None:
+async def test_the_last_event_id_is_a_parameter_in_fastapi() -> None:
     """
-    It does not become a parameter of the query string.
+    Not one of the query string.
     """
     app = FastAPI()
 
     @app.get("/")
-    async def endpoint(last_event_id: str | None = Depends(get_last_event_id)) -> str | None:
+    async def endpoint(last_event_id: LastEventId) -> str | None:
         return last_event_id
 
     peer = Peer(headers=[("Last-Event-ID", "41")])
     await peer.run(app)
 
     assert peer.json == "41"
+    assert "parameters" not in app.openapi()["paths"]["/"]["get"]
 
 
 # --- Arguments

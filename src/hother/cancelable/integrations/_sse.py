@@ -112,7 +112,7 @@ def encode_farewell(cancelation: Cancelation, retry_spread: float = 5.0) -> byte
 def get_last_event_id(request: HTTPConnection) -> str | None:
     """Return the id of the last event that a client got before it came back, or ``None``. Never blocks.
 
-    Works as a dependency of FastAPI: ``Depends(get_last_event_id)``.
+    Endpoints of FastAPI have a parameter for it: ``last_event_id: LastEventId``.
 
     Args:
         request: Its request.

@@ -13,6 +13,7 @@ from .._core._timeouts import seconds
 from .._scope import Cancelable
 from ._drain import Drain
 from ._endpoints import decorator
+from ._last_event_id import LastEventId
 from ._requests import get_request_token
 from ._resume import ResumableEvents
 from ._sse import ServerSentEvent, get_last_event_id
@@ -24,6 +25,7 @@ __all__ = (
     "CancelableDependency",
     "CancelableWebSocket",
     "Drain",
+    "LastEventId",
     "RequestCancelationMiddleware",
     "ResumableEvents",
     "ServerSentEvent",
