@@ -16,8 +16,9 @@ from .._callbacks import checked
 from .._core._timeouts import seconds
 from .._scope import Cancelable
 from ..asgi._response import ENDS_ITSELF
-from ._delivery import Delivery, Ending, Manner
+from ._delivery import Delivery
 from ._drain import Drain
+from ._manner import Ending, Manner
 from ._sse import EVENT_STREAM, HEARTBEAT, ServerSentEvent, encode_event, encode_farewell
 from ._thread_steps import ThreadSteps
 
