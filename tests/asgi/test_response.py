@@ -9,6 +9,7 @@ import pytest
 from anyio import create_task_group
 
 from hother.cancelable.asgi import RequestCancelationMiddleware
+from hother.cancelable.asgi._response import ENDS_ITSELF
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import ALL_HABITS, HYPERCORN_H2, STRICT, UVICORN, Habits, Peer
 
@@ -399,3 +400,33 @@ async def test_without_a_deadline_a_client_may_read_as_slowly_as_it_likes() -> N
 
     assert peer.complete
     assert peer.sent_at == [0, HOUR, 2 * HOUR]
+
+
+# --- A response that ends itself
+
+
+@pytest.mark.parametrize("ends_itself", [True, False])
+@pytest.mark.parametrize("starts_late", [True, False])
+async def test_a_response_that_ends_itself_is_left_to_do_so(ends_itself: bool, starts_late: bool) -> None:
+    """
+    What others send after they were stopped is dropped; as is a start, by which time we have answered.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        start = {**START, ENDS_ITSELF: ends_itself}
+        if not starts_late:
+            await send(start)
+        try:
+            await anyio.sleep(HOUR)
+        finally:
+            with anyio.CancelScope(shield=True):
+                if starts_late:
+                    await send(start)
+                await send(PART)
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app, default_timeout=1))
+
+    assert peer.status == (504 if starts_late else 200)
+    assert (b"part" in peer.body) is (ends_itself and not starts_late)
+    assert peer.complete is starts_late

@@ -165,8 +165,10 @@ async def test_any_iterable_of_text_and_bytes_can_be_sent(
 @pytest.mark.parametrize(
     ("content", "chunk_size", "chunks"),
     [
-        ([b"abcdefg", b"h", b""], 3, [b"abc", b"def", b"g", b"h"]),
+        ([b"abcdefg", b"h", b""], 3, [b"abc", b"def", b"gh"]),
+        ([b"a", b"", "b", b"cd", b"efgh"], 3, [b"abc", b"def", b"gh"]),
         ([b"abcdef"], 3, [b"abc", b"def"]),
+        ([b"", "abcd"], 3, [b"abc", b"d"]),
         ([b"abc"], 100, [b"abc"]),
         ([b"abc"], 1, [b"a", b"b", b"c"]),
         ([b"abc", b"d"], None, [b"abc", b"d"]),
@@ -175,11 +177,11 @@ async def test_any_iterable_of_text_and_bytes_can_be_sent(
         ([memoryview(b"abcd")], 3, [b"abc", b"d"]),
     ],
 )
-async def test_large_pieces_are_split(
+async def test_pieces_are_regrouped_into_chunks(
     content: list[Any], chunk_size: int | None, chunks: list[bytes]
 ) -> None:
     """
-    Counted in bytes, of text too; small pieces are sent as they come.
+    Of exactly that many bytes, of text too; the last one has the rest.
     """
 
     async def generate() -> AsyncIterator[Any]:

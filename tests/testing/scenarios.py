@@ -382,6 +382,22 @@ async def a_response_that_cleans_up(world: World) -> None:
         assert begun == made
 
 
+@scenario(
+    "hother.cancelable.integrations.starlette.ResumableEvents.__aenter__",
+    "hother.cancelable.integrations.starlette.ResumableEvents.__aexit__",
+)
+async def events_that_can_be_resumed(world: World) -> None:
+    async def ticks(_: object) -> AsyncIterator[str]:
+        for tick in range(3):
+            yield str(tick)
+            await sleep(1)
+
+    async with starlette.ResumableEvents(window=5) as feeds:
+        peer = Peer(habits=HYPERCORN)
+        response = feeds.respond(Request(peer.scope), ticks)
+        await response(peer.scope, peer.receive, peer.send)
+
+
 @scenario("hother.cancelable.integrations.fastapi.cancelable_dependency")
 async def a_dependency(world: World) -> None:
     async with await fastapi.cancelable_dependency(Request(Peer().scope)):

@@ -15,6 +15,13 @@ from anyio.lowlevel import checkpoint
 
 from ._types import Message, Send
 
+ENDS_ITSELF = "cancelable.ends_itself"
+"""In ``http.response.start``: who sends this response ends it in its own words when it is stopped.
+
+It promises to stop at once, and to leave unfinished what is to look unfinished. The promise does not
+hold across a ``BaseHTTPMiddleware``, which makes a response of its own: that one is shut as others are.
+"""
+
 
 class Phase(Enum):
     """How far a response has got."""
@@ -58,6 +65,7 @@ class Response:
         self._closed_to_application = False
         self._has_outcome = False
         self._has_trailers = False
+        self._ends_itself = False
 
     @property
     def phase(self) -> Phase:
@@ -98,8 +106,11 @@ class Response:
         self._on_broken = lambda: None
 
     def shut(self) -> None:
-        """Drop what the application still sends. What it has started is left unfinished, for all to see."""
-        self._closed_to_application = True
+        """Drop what the application still sends. What it has started is left unfinished, for all to see.
+
+        A response that ends itself is left to do so.
+        """
+        self._closed_to_application = not self._ends_itself
 
     def take_over(self) -> bool:
         """Keep the application from sending more. Returns whether the outcome may be sent in its place."""
@@ -132,6 +143,7 @@ class Response:
             self._phase = _STARTS[kind]
             self.status = message.get("status")
             self._has_trailers = bool(message.get("trailers"))
+            self._ends_itself = bool(message.get(ENDS_ITSELF))
         elif self._is_last(kind, message):
             self._phase = Phase.COMPLETE
             if kind == "websocket.close":

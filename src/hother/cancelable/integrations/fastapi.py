@@ -14,9 +14,13 @@ from .._scope import Cancelable
 from ..asgi import Grace, RequestPolicy, apply_policy, begin_shutdown, commit
 from ..asgi._policy import policy_of
 from ._clean_up import CleanupTask
+from ._drain import Drain
 from ._endpoints import decorator
+from ._last_event_id import LastEventId
 from ._requests import exchange_of, get_request_token, get_shutdown_token
-from ._streaming import cancelable_streaming_response
+from ._resume import ResumableEvents
+from ._sse import ServerSentEvent, get_last_event_id
+from ._streaming import cancelable_sse_response, cancelable_streaming_response
 from ._websocket import CancelableWebSocket
 from .starlette import RequestCancelationMiddleware
 
@@ -24,14 +28,20 @@ __all__ = (
     "CancelableDependency",
     "CancelableWebSocket",
     "CleanupTask",
+    "Drain",
     "Grace",
+    "LastEventId",
     "RequestCancelationMiddleware",
     "RequestPolicy",
+    "ResumableEvents",
+    "ServerSentEvent",
     "apply_policy",
     "begin_shutdown",
     "cancelable_dependency",
+    "cancelable_sse_response",
     "cancelable_streaming_response",
     "commit",
+    "get_last_event_id",
     "get_request_token",
     "get_shutdown_token",
     "policy_dependency",

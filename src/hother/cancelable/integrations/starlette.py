@@ -21,21 +21,29 @@ from .. import asgi
 from .._core._errors import CancelationError
 from ..asgi import Grace, RequestPolicy, apply_policy, begin_shutdown, commit
 from ._clean_up import CleanupTask
+from ._drain import Drain
 from ._endpoints import decorator
 from ._requests import get_request_token, get_shutdown_token, note_answer
-from ._streaming import cancelable_streaming_response
+from ._resume import ResumableEvents
+from ._sse import ServerSentEvent, get_last_event_id
+from ._streaming import cancelable_sse_response, cancelable_streaming_response
 from ._websocket import CancelableWebSocket
 
 __all__ = (
     "CancelableWebSocket",
     "CleanupTask",
+    "Drain",
     "Grace",
     "RequestCancelationMiddleware",
     "RequestPolicy",
+    "ResumableEvents",
+    "ServerSentEvent",
     "apply_policy",
     "begin_shutdown",
+    "cancelable_sse_response",
     "cancelable_streaming_response",
     "commit",
+    "get_last_event_id",
     "get_request_token",
     "get_shutdown_token",
     "with_cancelation",
