@@ -186,7 +186,7 @@ def running(command: str) -> Iterator[tuple[ServerProcess, int]]:
 
 def find_port(server: ServerProcess) -> int:
     end = monotonic() + TIMEOUT
-    while not (found := re.search(r"[Rr]unning on http://127.0.0.1:(\d+)", server.stderr_text())):
+    while not (found := re.search(r"running on http://127.0.0.1:(\d+)", server.stderr_text(), re.IGNORECASE)):
         assert monotonic() < end, server.stderr_text()
         sleep(0.01)
     return int(found[1])
