@@ -441,7 +441,7 @@ async def test_howto_cleanup_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     answer = await ask(load(POLICIES)["app"], "/download")
 
     assert answer.body == b"a large report"
-    assert list(tmp_path.iterdir()) == []
+    assert [path async for path in anyio.Path(tmp_path).iterdir()] == []
 
 
 async def test_howto_installing() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import create_task_group, wait_all_tasks_blocked
+from anyio import create_task_group
 
 from hother.cancelable import Cancelation, CancelationReason, CancelationToken
 from hother.cancelable.asgi import (
@@ -43,6 +43,7 @@ class Server:
         self.sent: list[str] = []
         self.sent_at: list[float] = []
         self.has_ended = False
+        self.up = anyio.Event()
         self._stopping = anyio.Event()
         self._messages: list[Message] = [{"type": "lifespan.startup"}]
 
@@ -52,6 +53,7 @@ class Server:
     async def receive(self) -> Message:
         if self._messages:
             return self._messages.pop()
+        self.up.set()
         await self._stopping.wait()
         return {"type": "lifespan.shutdown"}
 
@@ -70,7 +72,7 @@ async def started(app: ASGIApp) -> AsyncGenerator[Server, None]:
     server = Server()
     async with create_task_group() as tasks:
         tasks.start_soon(server.run, app)
-        await wait_all_tasks_blocked()
+        await server.up.wait()
         yield server
         server.stop()
 
@@ -342,6 +344,42 @@ async def test_an_application_without_a_lifespan_still_says_so(error: BaseExcept
 
     assert raised.value is error
     assert before == {name: signal.getsignal(getattr(signal, name)) for name in before}
+
+
+async def test_nothing_takes_time_once_the_application_has_ended() -> None:
+    """
+    Hypercorn cancels a lifespan that has not ended when its last message has been sent.
+    """
+    middleware = RequestCancelationMiddleware(Application())
+    stream = Stream(Peer())
+    with anyio.CancelScope() as lifetime:
+        server = Server()
+
+        async def send(message: Message) -> None:
+            await server.send(message)
+            if message["type"] == "lifespan.shutdown.complete":
+                lifetime.cancel()
+
+        async with create_task_group() as requests:
+            requests.start_soon(stream.serve, middleware)
+            requests.start_soon(anyio.sleep, 1)
+            server.stop()
+            await middleware({"type": "lifespan"}, server.receive, send)
+            server.has_ended = True
+
+    assert server.has_ended
+
+
+async def test_an_error_of_the_server_reaches_the_application() -> None:
+    """
+    As it is, not in a group.
+    """
+
+    async def receive() -> Message:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await RequestCancelationMiddleware(Application())({"type": "lifespan"}, receive, Server().send)
 
 
 async def test_the_end_of_the_lifespan_is_the_last_news_of_a_shutdown() -> None:

@@ -252,6 +252,11 @@ class Course:
             self._clean_ups = []
         self._clean_ups.append(task)
 
+    @property
+    def has_clean_ups(self) -> bool:
+        """Whether there are clean-up tasks."""
+        return self._clean_ups is not None
+
     async def clean_up(self) -> None:
         """Run the clean-up tasks, whatever is cancelled, one after the other."""
         for task in self._clean_ups or ():

@@ -105,7 +105,7 @@ class Exchange:
             async with anyio.create_task_group() as tasks:
                 await self._run_beside(tasks, app)
         finally:
-            if self._course is not None:
+            if self._course is not None and self._course.has_clean_ups:
                 await self._course.clean_up()
             self._leave()
         error = self._error
@@ -266,14 +266,10 @@ class Exchange:
 
     def _cancelled(self, cancelation: Cancelation) -> None:
         """The token was cancelled. Runs in the loop, perhaps too late."""
-        if self._has_ended:
-            return
-        self.course.notice()
-        if self._is_decided_about(cancelation):
-            return
-        if cancelation.reason is CancelationReason.DISCONNECT and self._outer_token is not None:
-            return  # the outer middleware's; this one will see the client leave for itself
-        self._stop(cancelation)
+        if not self._has_ended:
+            self.course.notice()
+        if not self._is_decided_about(cancelation):
+            self._stop(cancelation)
 
     def _is_decided_about(self, cancelation: Cancelation) -> bool:
         """Whether it is an event that this course, or that of an outer middleware, reacts to."""
