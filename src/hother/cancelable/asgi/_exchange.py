@@ -34,6 +34,9 @@ from ._types import ASGIApp, Message, Receive, Scope, Send
 TOKEN_KEY = "cancelation_token"
 """Where the request's token is in the ASGI scope."""
 
+READER_KEY = "cancelation_reader"
+"""Where the reader is in the ASGI scope, for code of ours in the application."""
+
 # A weak reference: tasks that the application or the server starts inherit it, and may outlive the request.
 _request_token: ContextVar[weakref.ref[CancelationToken] | None] = ContextVar("request_token", default=None)
 
@@ -122,6 +125,8 @@ class Exchange:
 
     async def _run_application(self, app: ASGIApp) -> None:
         self._scope[TOKEN_KEY] = self._token
+        outer_reader: Reader | None = self._scope.get(READER_KEY)
+        self._scope[READER_KEY] = self._reader
         outer_token = _request_token.get()
         _request_token.set(weakref.ref(self._token))
         try:
@@ -132,6 +137,7 @@ class Exchange:
         finally:
             _request_token.set(outer_token)
             self._scope[TOKEN_KEY] = self._outer_token or self._token
+            self._scope[READER_KEY] = outer_reader  # else the scope would keep the server's own parts
 
     def _let_go(self) -> None:
         """Break the circles in which the parts of a request know each other."""

@@ -70,6 +70,21 @@ class Reader:
         return self._disconnect is not None
 
     @property
+    def disconnect(self) -> Message | None:
+        """The message that says that the client has left, if it has."""
+        return self._disconnect
+
+    @property
+    def failure(self) -> Exception | None:
+        """What the server raised in place of a message, if it did."""
+        return self._error
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for the application that nothing more is read."""
+        return not self._may_read()
+
+    @property
     def is_awaited(self) -> bool:
         """Whether the application waits for a message right now."""
         return self._waiting > 0
@@ -95,12 +110,16 @@ class Reader:
         self._make_room()
         return message
 
+    async def arrival(self) -> None:
+        """Wait until something arrives, and leave it for the application."""
+        await self._arrival.wait()
+
     def close(self, farewell: Message) -> None:
         """Let go of what was not taken, and of who listens: the request is over.
 
         Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
         """
-        self._on_disconnect = lambda: None
+        self._on_disconnect = _nothing
         self._messages.clear()
         self._disconnect = self._disconnect or farewell
         self._arrival.set()
@@ -140,7 +159,8 @@ class Reader:
     def _take(self, message: Message) -> None:
         if message["type"] in _DISCONNECTS:
             self._disconnect = message
-            self._on_disconnect()
+            on_disconnect, self._on_disconnect = self._on_disconnect, _nothing  # a circle less
+            on_disconnect()
         else:
             self._is_complete = message["type"] == "http.request" and not message.get("more_body")
             self._messages.append(message)
@@ -150,6 +170,10 @@ class Reader:
         if self._may_read():
             room, self._room = self._room, anyio.Event()
             room.set()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_probe() -> bool:
