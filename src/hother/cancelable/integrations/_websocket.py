@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from math import inf
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 import anyio
+from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -38,11 +40,15 @@ from .._scope import Cancelable, _raise_again
 from .._watch import Watch
 from ..asgi import TOKEN_KEY, close_message
 from ..asgi._exchange import READER_KEY
+from ..asgi._options import Options
 from ..asgi._outcome import close_reason
 from ..asgi._receive import Reader
 from ..sources._source import Source
 from ._calls import call
 from ._websocket_sources import Keepalive, Reading, Silence
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -127,11 +133,11 @@ class CancelableWebSocket(WebSocket):
             raise TypeError(f"cancelable must be a Cancelable, got {cancelable!r}")
         self._websocket = websocket
         self._cancelable = cancelable
-        self._idle_timeout = seconds(idle_timeout, "idle_timeout")
+        self._idle_timeout = _positive(idle_timeout, "idle_timeout")
         self._send_timeout = _or_infinite(seconds(send_timeout, "send_timeout"))
-        self._keepalive = seconds(keepalive, "keepalive")
-        self._keepalive_message = keepalive_message
-        self._read_ahead = read_ahead
+        self._keepalive = _positive(keepalive, "keepalive")
+        self._keepalive_message = _sendable(keepalive_message)
+        self._read_ahead = Options(read_ahead=read_ahead).read_ahead
         self._close_timeout = _or_infinite(seconds(close_timeout, "close_timeout"))
         self._close_codes = _checked_codes(close_codes or {})
         self._receiving = anyio.ResourceGuard("receiving from")
@@ -144,6 +150,7 @@ class CancelableWebSocket(WebSocket):
         self._farewell: Message | None = None  # what the client closed with
         self._block: Cancelable | None = None  # from entering on
         self._watch: Watch | None = None
+        self._is_listening = False
         self._remove_callback: Callable[[], None] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -321,18 +328,16 @@ class CancelableWebSocket(WebSocket):
 
     def _listen(self) -> None:
         """What ends the request ends the operation, whether it was tied to it or not."""
+        assert self._reader is not None
+        self._is_listening = True
+        self._reader.listeners += 1  # the middleware need not interrupt the handler
         token = self.scope.get(TOKEN_KEY)
         if isinstance(token, CancelationToken):
             self._remove_callback = token.add_callback(self._cancel)
 
     async def _leave_block(self, block: Cancelable, exc: BaseException | None) -> BaseException | None:
         """Leave the operation. Returns the exception that goes on."""
-        if exc is not None and self._is_disconnect(exc):
-            # The block has caught its own cancelation, in Starlette's words.
-            assert block.cancelation is not None
-            error = error_for(block.cancelation, block.context)
-            error.__cause__ = exc
-            exc = error
+        exc = self._translated(block, exc)
         try:
             if exc is None:
                 await block.__aexit__(None, None, None)
@@ -342,13 +347,22 @@ class CancelableWebSocket(WebSocket):
             return error
         return None if caught else exc
 
-    def _is_disconnect(self, error: BaseException) -> bool:
-        cancelation = self._cancelable.cancelation
-        return (
-            cancelation is not None
-            and cancelation.reason is CancelationReason.DISCONNECT
-            and all(isinstance(leaf, WebSocketDisconnect) for leaf in leaves(error))
-        )
+    def _translated(self, block: Cancelable, exc: BaseException | None) -> BaseException | None:
+        """Take ``WebSocketDisconnect`` for what it is once the block was cancelled for that reason."""
+        cancelation = block.cancelation
+        if exc is None or cancelation is None or cancelation.reason is not CancelationReason.DISCONNECT:
+            return exc
+        if isinstance(exc, BaseExceptionGroup):
+            disconnects, others = cast("BaseExceptionGroup[BaseException]", exc).split(WebSocketDisconnect)
+        else:
+            disconnects, others = (exc, None) if isinstance(exc, WebSocketDisconnect) else (None, exc)
+        if disconnects is None:
+            return exc
+        if others is None:
+            error = error_for(cancelation, block.context)
+            error.__cause__ = disconnects
+            return error
+        return others if all(isinstance(leaf, get_cancelled_exc_class()) for leaf in leaves(others)) else exc
 
     def _last_word(self, block: Cancelable, left: BaseException | None) -> Message | None:
         """What to close the connection with; ``None`` if that is for others to say."""
@@ -393,6 +407,8 @@ class CancelableWebSocket(WebSocket):
         """Take away all that was registered. What the client sent before it left can still be received."""
         if self._remove_callback is not None:
             self._remove_callback()
+        if self._is_listening and self._reader is not None:
+            self._reader.listeners -= 1
         reader = self._own_reader
         if reader is not None:
             self.scope[READER_KEY] = None
@@ -541,6 +557,19 @@ def _plain(message: Message) -> Message:
 
 def _or_infinite(limit: float | None) -> float:
     return inf if limit is None else limit
+
+
+def _positive(limit: float | timedelta | None, name: str) -> float | None:
+    value = seconds(limit, name)
+    if value == 0:
+        raise ValueError(f"{name} must be positive, got {limit!r}")
+    return value
+
+
+def _sendable(message: str | bytes) -> str | bytes:
+    if not isinstance(message, (str, bytes)):
+        raise TypeError(f"keepalive_message must be text or bytes, got {message!r}")
+    return message
 
 
 def _checked_codes(codes: Mapping[CancelationReason, int]) -> Mapping[CancelationReason, int]:

@@ -44,12 +44,13 @@ class Silence:
 
     async def wait(self) -> Cancelation:
         """Wait until the client has been silent for too long."""
-        while await self._something_arrives() or self._reader.is_full:
-            pass  # a full reader hears nothing: there the handler is the slow one
+        while await self._something_arrives():
+            pass
         message = f"the client sent nothing for {self._limit:g} seconds"
         return Cancelation(CancelationReason.TIMEOUT, message)
 
     async def _something_arrives(self) -> bool:
+        await self._reader.room()  # a full reader hears nothing: there the handler is the slow one
         with anyio.move_on_after(self._limit) as patience:
             await self._reader.arrival()
         return not patience.cancelled_caught
