@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from math import inf
@@ -19,7 +18,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 import anyio
-from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -28,8 +26,6 @@ from .._core._errors import (
     DisconnectCancelation,
     LifecycleError,
     cancelation_in,
-    error_for,
-    leaves,
 )
 from .._core._lifecycle import OperationStatus
 from .._core._observers import report
@@ -45,10 +41,8 @@ from ..asgi._outcome import close_reason
 from ..asgi._receive import Reader
 from ..sources._source import Source
 from ._calls import call
+from ._websocket_closing import NO_CODE, WRONG_KIND, cause_of, checked_codes, farewell, in_own_words
 from ._websocket_sources import Keepalive, Reading, Silence
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -58,12 +52,6 @@ if TYPE_CHECKING:
     from ..asgi._types import Message
 
 T = TypeVar("T")
-
-NO_CODE = 1005
-"""The code of a connection that nobody closed, or that the server does not tell the code of."""
-
-WRONG_KIND = 1003
-"""The code that refuses a message of the wrong kind (RFC 6455, 7.4.1)."""
 
 
 @final
@@ -139,7 +127,7 @@ class CancelableWebSocket(WebSocket):
         self._keepalive_message = _sendable(keepalive_message)
         self._read_ahead = Options(read_ahead=read_ahead).read_ahead
         self._close_timeout = _or_infinite(seconds(close_timeout, "close_timeout"))
-        self._close_codes = _checked_codes(close_codes or {})
+        self._close_codes = checked_codes(close_codes or {})
         self._receiving = anyio.ResourceGuard("receiving from")
         self._reader: Reader | None = websocket.scope.get(READER_KEY)
         self._own_reader: Reader | None = None
@@ -337,43 +325,21 @@ class CancelableWebSocket(WebSocket):
 
     async def _leave_block(self, block: Cancelable, exc: BaseException | None) -> BaseException | None:
         """Leave the operation. Returns the exception that goes on."""
-        exc = self._translated(block, exc)
         try:
             if exc is None:
                 await block.__aexit__(None, None, None)
                 return None
+            exc = in_own_words(block, exc)
             caught = await block.__aexit__(type(exc), exc, exc.__traceback__)
         except BaseException as error:
             return error
         return None if caught else exc
 
-    def _translated(self, block: Cancelable, exc: BaseException | None) -> BaseException | None:
-        """Take ``WebSocketDisconnect`` for what it is once the block was cancelled for that reason."""
-        cancelation = block.cancelation
-        if exc is None or cancelation is None or cancelation.reason is not CancelationReason.DISCONNECT:
-            return exc
-        if isinstance(exc, BaseExceptionGroup):
-            disconnects, others = cast("BaseExceptionGroup[BaseException]", exc).split(WebSocketDisconnect)
-        else:
-            disconnects, others = (exc, None) if isinstance(exc, WebSocketDisconnect) else (None, exc)
-        if disconnects is None:
-            return exc
-        if others is None:
-            error = error_for(cancelation, block.context)
-            error.__cause__ = disconnects
-            return error
-        return others if all(isinstance(leaf, get_cancelled_exc_class()) for leaf in leaves(others)) else exc
-
     def _last_word(self, block: Cancelable, left: BaseException | None) -> Message | None:
         """What to close the connection with; ``None`` if that is for others to say."""
-        if block.status is OperationStatus.CANCELLED:
-            cause = self._cancelable.cancelation or block.cancelation
-        elif left is None:
-            return {"code": 1000, "reason": ""}
-        else:
-            cause = cancelation_in(left)
+        cause = cause_of(self._cancelable, block, left)
         if cause is None:
-            return None
+            return {"code": 1000, "reason": ""} if left is None else None
         if self.application_state is WebSocketState.CONNECTING and self._own_reader is None:
             return None  # the middleware can deny the connection with a document
         return close_message(cause, self._close_codes)
@@ -441,7 +407,7 @@ class CancelableWebSocket(WebSocket):
         if self._closed is not None:
             return self._closed
         if self._farewell is None and self._reader is not None and self._reader.disconnect is not None:
-            return _plain(self._reader.disconnect)
+            return farewell(self._reader.disconnect)
         return self._farewell
 
     def _cancel(self, cancelation: Cancelation) -> None:
@@ -478,7 +444,7 @@ class CancelableWebSocket(WebSocket):
         return {"type": "websocket.disconnect"}
 
     def _note_farewell(self, message: Message) -> None:
-        self._farewell = _plain(message)
+        self._farewell = farewell(message)
         self._client_left()
 
     async def _deliver(self, message: Message) -> None:
@@ -545,16 +511,6 @@ def _part_of(operation: Cancelable) -> Cancelable:
     )
 
 
-def _plain(message: Message) -> Message:
-    """Have all servers say the same about a connection that was lost, or closed without a code."""
-    code = message.get("code", NO_CODE)
-    return {
-        "type": "websocket.disconnect",
-        "code": NO_CODE if code == 1006 else code,
-        "reason": message.get("reason") or "",
-    }
-
-
 def _or_infinite(limit: float | None) -> float:
     return inf if limit is None else limit
 
@@ -570,15 +526,3 @@ def _sendable(message: str | bytes) -> str | bytes:
     if not isinstance(message, (str, bytes)):
         raise TypeError(f"keepalive_message must be text or bytes, got {message!r}")
     return message
-
-
-def _checked_codes(codes: Mapping[CancelationReason, int]) -> Mapping[CancelationReason, int]:
-    for reason, code in codes.items():
-        if not isinstance(reason, CancelationReason):
-            raise TypeError(f"close_codes maps CancelationReasons to codes, got {reason!r}")
-        if type(code) is not int or not (code in _SENDABLE or 3000 <= code <= 4999):
-            raise ValueError(f"a close code must be 1000 to 1003, 1007 to 1014 or 3000 to 4999, got {code!r}")
-    return dict(codes)
-
-
-_SENDABLE = frozenset({*range(1000, 1004), *range(1007, 1015)})  # RFC 6455, 7.4, and IANA's registry
