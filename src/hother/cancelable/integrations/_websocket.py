@@ -87,7 +87,8 @@ class CancelableWebSocket(WebSocket):
         idle_timeout: How long the client may send nothing, in seconds. Pings of the protocol do not
             count: servers answer those by themselves. Needs the block.
         send_timeout: How long the server may take to accept a message, in seconds, because its client
-            does not read.
+            does not read. Hypercorn's Trio worker cannot be interrupted in that: there it takes effect
+            once the client reads again, or its connection breaks.
         keepalive: After how many seconds in which nothing was sent to send *keepalive_message*. For
             proxies that look for messages; servers send pings of the protocol. Needs the block.
         keepalive_message: What to send, as text or as bytes.
@@ -448,12 +449,13 @@ class CancelableWebSocket(WebSocket):
         self._client_left()
 
     async def _deliver(self, message: Message) -> None:
+        await checkpoint()  # no server's send() need be one: a handler that does nothing else must not stop all
         if self._send_timeout == inf:
             await self._pass_on(message)
             return
         with anyio.move_on_after(self._send_timeout) as patience:
             await self._pass_on(message)
-        if patience.cancelled_caught:
+        if patience.cancel_called:  # caught or not: Hypercorn's Trio worker lets nobody interrupt it
             self._is_stalled = True
             text = f"the client took no message for {self._send_timeout:g} seconds"
             self._cancelable.cancel(CancelationReason.TIMEOUT, text)
