@@ -341,7 +341,7 @@ class CancelableWebSocket(WebSocket):
         cause = cause_of(self._cancelable, block, left)
         if cause is None:
             return {"code": 1000, "reason": ""} if left is None else None
-        if self.application_state is WebSocketState.CONNECTING and self._own_reader is None:
+        if self.application_state is WebSocketState.CONNECTING and self._is_behind_middleware:
             return None  # the middleware can deny the connection with a document
         return close_message(cause, self._close_codes)
 
@@ -390,6 +390,10 @@ class CancelableWebSocket(WebSocket):
             raise LifecycleError(
                 "idle_timeout and keepalive need a block: async with CancelableWebSocket(...) as socket"
             )
+
+    @property
+    def _is_behind_middleware(self) -> bool:
+        return self._reader is not None and self._own_reader is None
 
     @property
     def _is_closed_here(self) -> bool:
@@ -449,7 +453,8 @@ class CancelableWebSocket(WebSocket):
         self._client_left()
 
     async def _deliver(self, message: Message) -> None:
-        await checkpoint()  # no server's send() need be one: a handler that does nothing else must not stop all
+        if not self._is_behind_middleware:
+            await checkpoint()  # as there: a handler that does nothing but send must not stop all others
         if self._send_timeout == inf:
             await self._pass_on(message)
             return
