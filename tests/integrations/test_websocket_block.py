@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -890,6 +891,36 @@ async def test_without_a_block_the_sender_is_told(habits: Habits, middleware: bo
 
     assert peer.messages == []
     assert steps == ["told 1001"]
+
+
+@pytest.mark.parametrize("wrapped", [True, False], ids=["wrapped", "plain"])
+@with_and_without
+async def test_a_handler_that_does_nothing_but_send_lets_others_run(middleware: bool, wrapped: bool) -> None:
+    """
+    Some servers are silent, and never let go of the event loop, when they send to a client that has left.
+    """
+    if not middleware and not wrapped:
+        pytest.skip("nothing of ours is there")
+    silent = replace(UVICORN, name="silent", late_send_ws="ignored")
+
+    async def flood(socket: WebSocket) -> None:
+        for number in range(1000):
+            if number == 3:
+                peer.disconnect()
+            await socket.send_text(str(number))
+        pytest.fail("it has stopped everything else")
+
+    async def endpoint(websocket: WebSocket) -> None:
+        if wrapped:
+            async with CancelableWebSocket(websocket, Cancelable(raise_on_cancel=False)) as socket:
+                await socket.accept()
+                await flood(socket)
+        else:
+            await websocket.accept()
+            await flood(websocket)
+
+    peer = websocket_peer(habits=silent)
+    await peer.run(serve(endpoint, middleware=middleware))
 
 
 async def test_a_server_that_refuses_to_send_and_then_says_nothing() -> None:

@@ -100,6 +100,11 @@ class CancelableStreamingResponse(StreamingResponse):
             operation.check()  # nothing is sent if it is all over
             async with operation:
                 await self._send_all(send)
+            # Outside: servers report the end of a response as a disconnect, for which Starlette interrupts
+            # this task, and the operation has been completed all the same.
+            self._is_complete = operation.status is OperationStatus.COMPLETED
+            if self._is_complete:
+                await send(_body(b"", more=False))
         except CancelationError as error:
             self._error = None if self._has_started else error
         finally:
@@ -114,8 +119,6 @@ class CancelableStreamingResponse(StreamingResponse):
             for piece in self._split(data):
                 await send(_body(piece, more=True))
             await checkpoint()  # neither the generator nor the server's send() needs to be one
-        self._is_complete = True
-        await send(_body(b"", more=False))
 
     def _split(self, data: bytes | memoryview) -> Iterator[bytes]:
         size = self._chunk_size or len(data) or 1
