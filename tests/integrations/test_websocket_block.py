@@ -522,6 +522,22 @@ async def test_the_decorator_does_not_close_again() -> None:
     assert closes(peer) == [(1011, "timed out after 2 seconds")]
 
 
+async def test_an_application_that_is_wrapped_as_a_whole_does_not_close_again() -> None:
+    """
+    There Starlette's own error handling is inside of the middleware.
+    """
+
+    async def endpoint(websocket: WebSocket) -> None:
+        async with CancelableWebSocket(websocket, Cancelable(timeout=2)) as socket:
+            await socket.accept()
+            await socket.receive_text()
+
+    peer = websocket_peer()
+    await peer.run(RequestCancelationMiddleware(serve(endpoint, middleware=False)))
+
+    assert closes(peer) == [(1011, "timed out after 2 seconds")]
+
+
 async def test_fastapi_hands_out_the_operation() -> None:
     """
     With its time limit, and with a path parameter of the connection.
@@ -774,6 +790,30 @@ async def test_an_operation_in_another_task_ends_the_block(middleware: bool) -> 
     assert closes(peer) == [(1011, "timed out after 3 seconds")]
 
 
+@with_and_without
+async def test_an_operation_that_cannot_begin_leaves_nothing_behind(middleware: bool) -> None:
+    """
+    Such as one with a callback that ends the program.
+    """
+
+    class ProgramEnds(BaseException):
+        pass
+
+    def end(context: object) -> None:
+        raise ProgramEnds
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with pytest.raises(ProgramEnds):
+            await CancelableWebSocket(websocket, Cancelable().on_start(end)).__aenter__()
+        await websocket.send_text("still here")
+
+    peer = websocket_peer()
+    await peer.run(serve(endpoint, middleware=middleware))
+
+    assert peer.messages == ["still here"]
+
+
 async def test_two_wrappers_of_one_websocket_share_the_reader() -> None:
     """
     The inner block ends first, and the outer one reads on.
@@ -921,6 +961,44 @@ async def test_a_handler_that_does_nothing_but_send_lets_others_run(middleware: 
 
     peer = websocket_peer(habits=silent)
     await peer.run(serve(endpoint, middleware=middleware))
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["left", "declared"])
+async def test_a_waiting_send_ends_when_the_client_leaves(gone: bool) -> None:
+    """
+    Quietly, but for a client that is only presumed to have left.
+    """
+    steps: list[str] = []
+
+    async def endpoint(websocket: WebSocket) -> None:
+        operation = Cancelable(raise_on_cancel=False)
+        socket = CancelableWebSocket(websocket, operation)
+
+        async def send() -> None:
+            try:
+                await socket.send_text("one")
+            except DisconnectCancelation as error:
+                steps.append(str(error))
+            steps.append(f"over at {anyio.current_time():g}")
+
+        await socket.accept()
+        peer.stall()
+        async with create_task_group() as tasks:
+            tasks.start_soon(send)
+            await anyio.sleep(1)
+            async with socket:
+                await anyio.sleep(1)
+                if gone:
+                    peer.disconnect()
+                else:
+                    operation.cancel(CancelationReason.DISCONNECT, "presumed dead")
+                    peer.release()
+                await anyio.sleep(HOUR)
+
+    peer = websocket_peer(habits=GUNICORN)  # which does not let go of a message by itself
+    await peer.run(serve(endpoint, answer_timeout=HOUR))
+
+    assert steps == (["over at 2"] if gone else ["presumed dead", "over at 2"])
 
 
 async def test_a_server_that_refuses_to_send_and_then_says_nothing() -> None:
@@ -1425,7 +1503,7 @@ async def test_a_native_cancel_passes_through_wherever_it_lands(middleware: bool
     """
     import asyncio
 
-    peer = websocket_peer("one")
+    peer = websocket_peer("one", habits=HYPERCORN)
 
     async def endpoint(websocket: WebSocket) -> None:
         async with CancelableWebSocket(websocket, Cancelable(), keepalive=3) as socket:

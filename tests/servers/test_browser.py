@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from time import monotonic, sleep, time
 from typing import Any
 
@@ -39,15 +41,14 @@ def chromium() -> Iterator[Any]:
     """
     A browser without a window.
     """
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
+    if find_spec("playwright") is None:
         missing("playwright is not installed")
+    playwright_api: Any = import_module("playwright.sync_api")  # type checkers need not have it
     path = find_chromium()
     if path is None:
         missing("Chromium is not installed: python tools/install_chromium.py")
     is_root = os.geteuid() == 0  # as in a container
-    with sync_playwright() as playwright:
+    with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if is_root else [])
         yield browser
         browser.close()

@@ -176,9 +176,7 @@ def count(server: ServerProcess, place: str) -> dict[str, int]:
     return counted
 
 
-def test_nothing_is_left_of_connections_that_were_lost(
-    server: ServerProcess, place: str, key: str
-) -> None:
+def test_nothing_is_left_of_connections_that_were_lost(server: ServerProcess, place: str, key: str) -> None:
     """
     No task and no object of ours.
     """

@@ -118,7 +118,7 @@ class Reader:
 
         Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
         """
-        self._on_disconnect = _nothing
+        self._on_disconnect = lambda: None
         self._messages.clear()
         self._disconnect = self._disconnect or farewell
         self._arrival.set()
@@ -158,7 +158,7 @@ class Reader:
     def _take(self, message: Message) -> None:
         if message["type"] in _DISCONNECTS:
             self._disconnect = message
-            on_disconnect, self._on_disconnect = self._on_disconnect, _nothing  # a circle less
+            on_disconnect, self._on_disconnect = self._on_disconnect, lambda: None  # a circle less
             on_disconnect()
         else:
             self._is_complete = message["type"] == "http.request" and not message.get("more_body")
@@ -169,10 +169,6 @@ class Reader:
         if self._may_read():
             room, self._room = self._room, anyio.Event()
             room.set()
-
-
-def _nothing() -> None:
-    pass
 
 
 def _is_probe() -> bool:
