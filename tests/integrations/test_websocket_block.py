@@ -865,6 +865,35 @@ async def test_two_tasks_cannot_receive_at_once(middleware: bool) -> None:
     assert received == ["one"]
 
 
+async def test_many_tasks_may_hear_that_the_client_has_left() -> None:
+    """
+    Once it is known: there is no message to lose.
+    """
+    codes: list[int] = []
+
+    async def endpoint(websocket: WebSocket) -> None:
+        socket = CancelableWebSocket(websocket, Cancelable())
+        await socket.accept()
+
+        async def listen() -> None:
+            with pytest.raises(WebSocketDisconnect) as caught:
+                await socket.receive_text()
+            codes.append(caught.value.code)
+
+        await listen()
+        async with create_task_group() as tasks:
+            tasks.start_soon(listen)
+            tasks.start_soon(listen)
+
+    peer = websocket_peer()
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, serve(endpoint))
+        await wait_all_tasks_blocked()
+        peer.disconnect(1001)
+
+    assert codes == [1001] * 3
+
+
 @every_server
 @with_and_without
 async def test_others_may_send_to_a_client_that_has_left(habits: Habits, middleware: bool) -> None:
