@@ -55,7 +55,15 @@ def tests_lowest(session: nox.Session) -> None:
 def servers(session: nox.Session) -> None:
     """Test with real servers on real sockets."""
     session.install(".[all]", *group("servers"))
-    session.run("pytest", "-m", "servers", *session.posargs)
+    session.run("pytest", "-m", "servers and not browser", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Test the examples in a real browser, which is installed if it can be."""
+    session.install(".[all]", *group("browser"))
+    session.run("python", "tools/install_chromium.py")
+    session.run("pytest", "-m", "browser", *session.posargs)
 
 
 @nox.session

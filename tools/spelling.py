@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 WRONG = re.compile(r"cancel(l(ation|able)|ed|ing)", re.IGNORECASE)
-THEIRS = re.compile(r"spelling: theirs|CancellationToken")
+THEIRS = re.compile(r"spelling: theirs|CancellationToken|OperationCanceled|IfCancellationRequested")
 PLACES = ("README.md", "benchmarks", "changes", "docs", "examples", "src", "tests")
 KINDS = {".md", ".py", ".toml", ".txt", ".yml"}
 

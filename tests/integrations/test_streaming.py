@@ -105,6 +105,28 @@ async def test_a_stream_is_sent_to_its_end(habits: Habits, middleware: bool) -> 
     assert operation.status.value == "completed"
 
 
+@pytest.mark.parametrize("middleware", [True, False], ids=["with middleware", "without"])
+async def test_a_stream_that_was_sent_to_its_end_is_complete(middleware: bool) -> None:
+    """
+    Although the server reports the end as a disconnect while it still sends, and Starlette stops there.
+    """
+    operation = Cancelable()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def send_slowly(message: Any) -> None:
+            await send(message)
+            await anyio.sleep(1)
+
+        response = await cancelable_streaming_response(Ticker(3).run(), operation)
+        await response(scope, receive, send_slowly)
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app) if middleware else app)
+
+    assert peer.complete
+    assert operation.status.value == "completed"
+
+
 async def test_it_is_a_streaming_response_like_others() -> None:
     """
     Headers, status and a background task may be set on it.

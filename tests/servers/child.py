@@ -28,9 +28,11 @@ class Kind:
     server: Literal["uvicorn", "hypercorn"]
     loop: Literal["asyncio", "uvloop", "trio"]
     http: Literal["h11", "httptools"] = "h11"
+    ws: Literal["websockets", "wsproto"] = "websockets"  #: uvicorn's; Hypercorn has only the latter
 
     def __str__(self) -> str:
-        return "-".join(part for part in (self.server, self.http, self.loop) if part != "h11")
+        parts = (self.server, self.http, self.ws, self.loop)
+        return "-".join(part for part in parts if part not in {"h11", "websockets"})
 
     @property
     def http_version(self) -> str:
@@ -40,7 +42,7 @@ class Kind:
     @property
     def missing(self) -> list[str]:
         """The packages that it needs and that are not installed."""
-        needs = (self.server, self.loop, self.http)
+        needs = (self.server, self.loop, self.http, self.ws)
         return [package for package in needs if find_spec(package) is None]
 
 
@@ -55,12 +57,15 @@ KINDS = {
     )
 }
 
+WEBSOCKET_KINDS = {str(kind): kind for kind in (Kind("uvicorn", "asyncio", ws="wsproto"),)}
+"""More of them, which differ in nothing but WebSockets."""
+
 
 def main(name: str, path: str, grace: str | None = None) -> None:
     """Serve the application at *path* until SIGTERM.
 
     Args:
-        name: A key of `KINDS`.
+        name: A key of `KINDS` or `WEBSOCKET_KINDS`.
         path: The application, as ``module:attribute``.
         grace: How long a graceful shutdown may take, in seconds; by default what the server likes.
     """
@@ -68,7 +73,7 @@ def main(name: str, path: str, grace: str | None = None) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     module, _, attribute = path.partition(":")
     app = getattr(import_module(module), attribute)
-    kind = KINDS[name]
+    kind = {**KINDS, **WEBSOCKET_KINDS}[name]
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     serve = {"uvicorn": _uvicorn, "hypercorn": _hypercorn}[kind.server]
@@ -95,7 +100,8 @@ def _uvicorn(app: Any, kind: Kind, sock: socket.socket, grace: float | None) -> 
             _ready(sock)
 
     options: dict[str, Any] = {"timeout_graceful_shutdown": grace}
-    config = uvicorn.Config(app, loop=kind.loop, http=kind.http, access_log=False, **options)
+    ws = "wsproto" if kind.ws == "wsproto" else "auto"  # its name for the other has changed
+    config = uvicorn.Config(app, loop=kind.loop, http=kind.http, ws=ws, access_log=False, **options)
     Server(config).run(sockets=[sock])
 
 

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.servers.child import KINDS
+from tests.servers.child import KINDS, WEBSOCKET_KINDS
 from tests.servers.process import ServerProcess, running
 
 ANYTHING = ""
@@ -45,7 +45,7 @@ def server_kind(request: pytest.FixtureRequest) -> str:
     The kind of server a test runs on.
     """
     name: str = request.param
-    if missing := KINDS[name].missing:
+    if missing := {**KINDS, **WEBSOCKET_KINDS}[name].missing:
         pytest.skip(f"{', '.join(missing)} not installed")
     return name
 

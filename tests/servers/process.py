@@ -17,7 +17,7 @@ from threading import Condition, Thread
 from time import monotonic, sleep
 from typing import IO, TYPE_CHECKING, Any
 
-from tests.servers.child import KINDS
+from tests.servers.child import KINDS, WEBSOCKET_KINDS
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -42,7 +42,7 @@ class ServerProcess:
     """A running server. Made by `running`, and usable from one thread."""
 
     def __init__(self, kind: str, process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
-        self.kind = KINDS[kind]
+        self.kind = {**KINDS, **WEBSOCKET_KINDS}[kind]
         self._process = process
         self._stderr = stderr
         self._checked = 0  # how much of stderr was searched for tracebacks
@@ -205,7 +205,7 @@ def running(kind: str, app: str, *, grace: float | None = None) -> Iterator[Serv
     """Run a server for the length of a block.
 
     Args:
-        kind: A key of `KINDS`.
+        kind: A key of `KINDS` or `WEBSOCKET_KINDS`.
         app: The application, as ``module:attribute``.
         grace: How long its graceful shutdown may take, in seconds; by default what the server likes.
     """

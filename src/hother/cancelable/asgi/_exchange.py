@@ -39,6 +39,9 @@ TOKEN_KEY = "cancelation_token"
 EXCHANGE_KEY = "cancelation_exchange"
 """Where the request's exchange is in the ASGI scope: for us, not for applications."""
 
+READER_KEY = "cancelation_reader"
+"""Where the reader is in the ASGI scope, for code of ours in the application."""
+
 # A weak reference: tasks that the application or the server starts inherit it, and may outlive the request.
 _exchange: ContextVar[weakref.ref[Exchange] | None] = ContextVar("request_exchange", default=None)
 
@@ -165,6 +168,8 @@ class Exchange:
     async def _run_application(self, app: ASGIApp) -> None:
         self._scope[TOKEN_KEY] = self._token
         self._scope[EXCHANGE_KEY] = self
+        outer_reader: Reader | None = self._scope.get(READER_KEY)
+        self._scope[READER_KEY] = self._reader
         outer_exchange = _exchange.get()
         _exchange.set(weakref.ref(self))
         try:
@@ -176,6 +181,7 @@ class Exchange:
             _exchange.set(outer_exchange)
             self._scope[TOKEN_KEY] = self._outer_token or self._token
             self._scope[EXCHANGE_KEY] = self._outer
+            self._scope[READER_KEY] = outer_reader  # else the scope would keep the server's own parts
             if self._course is not None:
                 self._course.application_ended()
 

@@ -9,6 +9,7 @@ problem document (RFC 9457). WebSocket codes are those of RFC 6455, 7.4.1, and o
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .._core._reasons import Cancelation, CancelationReason
@@ -74,13 +75,11 @@ def http_messages(cancelation: Cancelation, prefix: str = "") -> tuple[Message, 
     )
 
 
-def close_message(cancelation: Cancelation) -> Message:
-    """Return the message that closes a WebSocket."""
-    return {
-        "type": "websocket.close",
-        "code": outcome_of(cancelation).close_code,
-        "reason": _cut(root_of(cancelation).text),
-    }
+def close_message(cancelation: Cancelation, codes: Mapping[CancelationReason, int] | None = None) -> Message:
+    """Return the message that closes a WebSocket. *codes* come before those of the table."""
+    root = root_of(cancelation)
+    code = (codes or {}).get(root.reason, outcome_of(root).close_code)
+    return {"type": "websocket.close", "code": code, "reason": close_reason(root.text)}
 
 
 def denial_messages(cancelation: Cancelation, scope: Scope) -> tuple[Message, ...]:
@@ -101,7 +100,7 @@ async def reject(cancelation: Cancelation, scope: Scope, receive: Receive, send:
         await send(message)
 
 
-def _cut(text: str) -> str:
+def close_reason(text: str) -> str:
     """Cut *text* to what a close frame has room for, between two characters."""
     return text.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
 

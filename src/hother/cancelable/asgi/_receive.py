@@ -55,6 +55,7 @@ class Reader:
         self._on_disconnect = on_disconnect
         self._messages: deque[Message] = deque()
         self._buffered = 0
+        self.listeners = 0  #: parts of the application that listen for the disconnect in another way
         self._waiting = 0  # calls of receive() that wait for a message
         self._is_complete = False  # a request's body
         self._disconnect: Message | None = None
@@ -70,17 +71,25 @@ class Reader:
         return self._disconnect is not None
 
     @property
+    def disconnect(self) -> Message | None:
+        """The message that says that the client has left, if it has."""
+        return self._disconnect
+
+    @property
+    def failure(self) -> Exception | None:
+        """What the server raised in place of a message, if it did."""
+        return self._error
+
+    @property
     def is_awaited(self) -> bool:
-        """Whether the application waits for a message right now."""
-        return self._waiting > 0
+        """Whether the application hears of a disconnect by itself: it waits for a message, or listens."""
+        return self._waiting > 0 or self.listeners > 0
 
     async def run(self) -> None:
         """Read until the client has left."""
         while self._disconnect is None and self._error is None:
-            if self._may_read():
-                await self._read()
-            else:
-                await self._room.wait()
+            await self.room()
+            await self._read()
 
     async def receive(self) -> Message:
         """Give the application its next message: the ``receive`` that it is called with."""
@@ -94,6 +103,15 @@ class Reader:
         self._buffered -= _cost(message)
         self._make_room()
         return message
+
+    async def arrival(self) -> None:
+        """Wait until something arrives, and leave it for the application."""
+        await self._arrival.wait()
+
+    async def room(self) -> None:
+        """Wait until there is room for what arrives. Not a checkpoint if there is."""
+        while not self._may_read():
+            await self._room.wait()
 
     def close(self, farewell: Message) -> None:
         """Let go of what was not taken, and of who listens: the request is over.
@@ -140,7 +158,8 @@ class Reader:
     def _take(self, message: Message) -> None:
         if message["type"] in _DISCONNECTS:
             self._disconnect = message
-            self._on_disconnect()
+            on_disconnect, self._on_disconnect = self._on_disconnect, lambda: None  # a circle less
+            on_disconnect()
         else:
             self._is_complete = message["type"] == "http.request" and not message.get("more_body")
             self._messages.append(message)

@@ -85,6 +85,10 @@ class Response:
         cancelled. It is none for a whole response: frameworks send one for an error that they then
         raise again, and a cancelation would take the error's place.
         """
+        if message["type"] == "websocket.send":
+            # Servers need not let others run meanwhile. An application that does nothing but send would
+            # keep the reader from seeing that its client has left, and all other requests waiting.
+            await checkpoint()
         if not self._closed_to_application and not self._is_gone():
             await self._pass_on(message)
             return

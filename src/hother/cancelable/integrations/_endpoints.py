@@ -16,7 +16,7 @@ from typing import Any, cast
 from anyio import to_thread
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketState
 
 from .._core._errors import cancelation_in
 from .._core._reasons import Cancelation
@@ -61,7 +61,7 @@ def decorate(
                 return await call(*args, **kwargs)
         except Exception as error:
             cancelation = cancelation_in(error)
-            if http_exception is None or cancelation is None:
+            if http_exception is None or cancelation is None or _is_closed(connection):
                 raise
             if connection is not None:
                 note_answer(connection, cancelation)
@@ -106,6 +106,12 @@ def _operation(
 ) -> Cancelable:
     tokens = () if token is None else (token,)
     return Cancelable(timeout=timeout, tokens=tokens, name=getattr(endpoint, "__name__", None))
+
+
+def _is_closed(connection: HTTPConnection | None) -> bool:
+    """Whether the client of a WebSocket was told already."""
+    closed = WebSocketState.DISCONNECTED
+    return isinstance(connection, WebSocket) and connection.application_state is closed
 
 
 def _framework_error(

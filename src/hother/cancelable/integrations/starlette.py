@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from .. import asgi
 from .._core._errors import CancelationError
@@ -104,8 +104,9 @@ async def answer_cancelation(connection: Request | WebSocket, error: Exception) 
     assert isinstance(error, CancelationError)
     note_answer(connection, error.cancelation)
     if isinstance(connection, WebSocket):
-        message = asgi.close_message(error.cancelation)
-        await connection.close(message["code"], message["reason"])
+        if connection.application_state is not WebSocketState.DISCONNECTED:  # nobody has closed it yet
+            message = asgi.close_message(error.cancelation)
+            await connection.close(message["code"], message["reason"])
         return None
     outcome = asgi.outcome_of(error.cancelation)
     return JSONResponse(

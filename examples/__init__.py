@@ -1,0 +1,1 @@
+"""Programs to try and to start from; the tests run them on real servers, and in a real browser."""
