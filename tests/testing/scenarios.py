@@ -421,6 +421,21 @@ async def a_websocket(world: World) -> None:
     await websocket.close()
 
 
+@scenario(
+    *(f"{WEBSOCKET}.{name}" for name in ("__aenter__", "__aexit__", "receive", "receive_bytes", "send")),
+)
+async def a_websocket_block(world: World) -> None:
+    peer = Peer("text", b"bytes", kind="websocket", habits=HYPERCORN)
+    operation = Cancelable.with_token(world.token)
+    async with fastapi.CancelableWebSocket(
+        WebSocket(peer.scope, peer.receive, peer.send), operation, idle_timeout=60, keepalive=30
+    ) as socket:
+        await socket.accept()
+        await socket.send({"type": "websocket.send", "text": (await socket.receive())["text"]})
+        await socket.send_bytes(await socket.receive_bytes())
+        await sleep(1)
+
+
 # --- What tests are made of
 
 
