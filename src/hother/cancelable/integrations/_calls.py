@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from anyio import CancelScope
 from anyio.lowlevel import current_token
 
-from .._core._errors import error_for
 from .._core._lifecycle import OperationStatus
-from .._core._reasons import Cancelation, CancelationReason
+from .._core._reasons import Cancelation
 from .._core._wakeup import run_in
+from .._parts import is_around
 from .._scope import Cancelable
 
 T = TypeVar("T")
@@ -29,24 +29,25 @@ async def call(operation: Cancelable, function: Callable[..., Awaitable[T]], *ar
     Raises:
         CancelationError: If the operation is cancelled, or was.
     """
-    if operation.status is OperationStatus.SHIELDED and operation._is_around:
+    status = operation.status
+    if status is OperationStatus.SHIELDED and is_around(operation):
         return await function(*args)
     operation.check()
-    if operation.status is OperationStatus.PENDING:
-        async with operation.follow():
+    if status is OperationStatus.PENDING or (not status.is_final and operation.deadline != inf):
+        async with operation.follow():  # which knows when the deadline is moved
             return await function(*args)
     with _Part(operation):
         return await function(*args)
 
 
 class _Part:
-    """A scope that ends with an operation which was entered, and costs less than a block of its own."""
+    """A scope that ends with an operation that has no deadline, and costs less than a block of its own."""
 
     __slots__ = ("_operation", "_remove_callback", "_scope")
 
     def __init__(self, operation: Cancelable) -> None:
         self._operation = operation
-        self._scope = CancelScope(deadline=inf if operation.status.is_final else operation.deadline)
+        self._scope = CancelScope()
 
     def __enter__(self) -> None:
         self._scope.__enter__()
@@ -64,9 +65,6 @@ class _Part:
         self._scope.__exit__(exc_type, exc, traceback)
         if self._scope.cancelled_caught:
             self._operation.check()
-            # Its block was left in time; this call, in another task, has outlived it and its deadline.
-            late = Cancelation(CancelationReason.TIMEOUT)
-            raise error_for(late, self._operation.context)
 
 
 def _cancel(scope: CancelScope, cancelation: Cancelation) -> None:
