@@ -1,0 +1,38 @@
+"""The journal: what happens, told to the doctor at once, one JSON object a line.
+
+It is a connection of its own, so that it works in worker processes of every server. Times are of
+``time.monotonic()``, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from threading import Lock
+from typing import Any
+
+ADDRESS = "HOTHER_DOCTOR_JOURNAL"
+"""The environment variable with the doctor's port."""
+
+_lock = Lock()  # handlers may run in threads
+_connection: socket.socket | None = None
+
+
+def tell(event: str, run: str | None = None, **facts: Any) -> None:
+    """Tell the doctor that *event* happens to *run* now. Safe in any thread; never a checkpoint."""
+    line = {"event": event, "run": run, "at": time.monotonic(), **facts}
+    data = json.dumps(line, default=repr).encode() + b"\n"
+    with _lock:
+        try:
+            _connected().sendall(data)
+        except OSError:
+            pass  # the doctor has gone, and ends this process in a moment
+
+
+def _connected() -> socket.socket:
+    global _connection
+    if _connection is None:
+        _connection = socket.create_connection(("127.0.0.1", int(os.environ[ADDRESS])), timeout=5)
+    return _connection

@@ -1,0 +1,103 @@
+"""The servers: how each is started, what it speaks, and what it cannot do.
+
+A quirk excuses nothing. A cell becomes a limitation of its server when an application without the
+middleware fails there just so, in the same run; the quirk then says where to read about it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+GRACE = 2
+"""How long a server is told to wait for its requests when it stops, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quirk:
+    """Something that a server cannot do."""
+
+    scenarios: str  #: a pattern of their names
+    text: str  #: what it is
+    reference: str  #: where it can be read, or was measured
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One way to run an application."""
+
+    name: str
+    package: str
+    command: tuple[str, ...]  #: after ``python -m``; ``{fd}``, ``{port}``, ``{app}`` and ``{grace}`` are replaced
+    needs: tuple[str, ...] = ()  #: packages besides its own
+    abilities: frozenset[str] = frozenset()  #: of ``http/2``, ``websocket``, ``lifespan``, ``asyncio``
+    quirks: tuple[Quirk, ...] = ()
+
+    @property
+    def missing(self) -> list[str]:
+        """The packages that it needs and that are not installed."""
+        return [name for name in (self.package, *self.needs) if find_spec(name) is None]
+
+    @property
+    def version(self) -> str:
+        """The version of its package."""
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            return ""
+
+    def command_for(self, app: str, *, descriptor: int, port: int) -> list[str]:
+        """Return the command that serves *app* on a socket that is open already, or on *port*."""
+        places = {"app": app, "fd": descriptor, "port": port, "grace": GRACE}
+        return [sys.executable, "-m", *(part.format(**places) for part in self.command)]
+
+    def quirk_for(self, scenario: str) -> Quirk | None:
+        """Return what is known about *scenario* here."""
+        return next((quirk for quirk in self.quirks if fnmatchcase(scenario, quirk.scenarios)), None)
+
+
+_ALL = frozenset({"asyncio", "lifespan", "websocket"})
+
+
+def _uvicorn(name: str, loop: str, http: str, ws: str, *needs: str) -> Server:
+    options = f"--fd {{fd}} --loop {loop} --http {http} --ws {ws} --no-access-log"
+    shutdown = "--timeout-graceful-shutdown {grace}"
+    command = ("uvicorn", "{app}", *options.split(), *shutdown.split())
+    return Server(f"uvicorn-{name}", "uvicorn", command, needs, _ALL, _UVICORN)
+
+
+def _hypercorn(worker: str, *needs: str) -> Server:
+    command = "hypercorn {app} -b fd://{fd} -k %s --graceful-timeout {grace}" % worker
+    abilities = _ALL | {"http/2"} - ({"asyncio"} if worker == "trio" else set())
+    return Server(
+        f"hypercorn-{worker}", "hypercorn", tuple(command.split()), needs, frozenset(abilities), _HYPERCORN
+    )
+
+
+_UVICORN: tuple[Quirk, ...] = ()
+_HYPERCORN: tuple[Quirk, ...] = ()
+_GRANIAN: tuple[Quirk, ...] = ()
+_GUNICORN: tuple[Quirk, ...] = ()
+_DAPHNE: tuple[Quirk, ...] = ()
+
+
+def _every() -> Iterator[Server]:
+    yield _uvicorn("h11", "asyncio", "h11", "websockets", "h11", "websockets")
+    yield _uvicorn("httptools", "asyncio", "httptools", "wsproto", "httptools", "wsproto")
+    yield _uvicorn("uvloop", "uvloop", "httptools", "websockets-sansio", "uvloop", "httptools", "websockets")
+    yield _hypercorn("asyncio")
+    yield _hypercorn("uvloop", "uvloop")
+    yield _hypercorn("trio", "trio")
+    granian = "granian --interface asgi --port {port} --workers-kill-timeout {grace} --loop asyncio {app}"
+    yield Server("granian", "granian", tuple(granian.split()), (), _ALL | {"http/2"}, _GRANIAN)
+    gunicorn = "gunicorn -k asgi -b fd://{fd} --graceful-timeout {grace} --no-control-socket {app}"
+    yield Server("gunicorn", "gunicorn", tuple(gunicorn.split()), (), _ALL, _GUNICORN)
+    daphne = "daphne --fd {fd} -v 1 {app}"
+    yield Server("daphne", "daphne", tuple(daphne.split()), (), frozenset({"asyncio", "websocket"}), _DAPHNE)
+
+
+SERVERS = {server.name: server for server in _every()}
