@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import anyio
 
+from ._http1 import ask
 from ._observation import Expectation, Fate
 from ._scenario import Scenario
 from ._stage import MISSED, PATIENCE, Stage
@@ -20,10 +21,18 @@ _LOOK = 0.5
 def blind_spots() -> Iterator[Scenario]:
     """Yield all of these scenarios."""
     gone = Expectation(Fate.DISCONNECT)
-    yield Scenario("Blind spots", "blind/pipelined", "client closes behind a second request", _pipelined, gone)
-    yield Scenario("Blind spots", "blind/unread", "client closes behind 8 MiB that nobody reads", _unread, gone)
     yield Scenario(
-        "Blind spots", "blind/stream-unread", "HTTP/2 reset behind another stream's unread body", _stream, gone,
+        "Blind spots", "blind/pipelined", "client closes behind a second request", _pipelined, gone
+    )
+    yield Scenario(
+        "Blind spots", "blind/unread", "client closes behind 8 MiB that nobody reads", _unread, gone
+    )
+    yield Scenario(
+        "Blind spots",
+        "blind/stream-unread",
+        "HTTP/2 reset behind another stream's unread body",
+        _stream,
+        gone,
         frozenset({"http/2"}),
     )
 
@@ -31,7 +40,10 @@ def blind_spots() -> Iterator[Scenario]:
 def crowds() -> Iterator[Scenario]:
     """Yield the scenario about a crowd."""
     yield Scenario(
-        "Crowds", "crowd/close", f"{_CROWD} clients close at once, and the server is idle", _crowd,
+        "Crowds",
+        "crowd/close",
+        f"{_CROWD} clients close at once, and the server is idle",
+        _crowd,
         Expectation(Fate.DISCONNECT, within=1.0),
     )
 
@@ -41,7 +53,7 @@ async def _pipelined(stage: Stage) -> None:
     target = stage.target("handler")
     await client.request("GET", target)
     await stage.wait("began")
-    await client.wire.send(b"GET /control/ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await client.wire.send(b"GET /__control__/ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await anyio.sleep(0.1)
     stage.run.mark_cause()
     client.close()
@@ -62,16 +74,17 @@ async def _unread(stage: Stage) -> None:
 async def _stream(stage: Stage) -> None:
     """Two streams of one connection: the body of one fills what the server keeps for the application."""
     client = await stage.http2()
+    await client.request("GET", stage.target("handler"))
+    await stage.wait("began")
+    first = client.stream
     with stage.journal.run() as other:
         await client.request("POST", stage.target("handler", run=other, reads="no"), length=_MEBIBYTE)
-        await other.wait("began", PATIENCE)
         with anyio.move_on_after(0.3):
             await client.send_body(bytes(_MEBIBYTE))
-        await client.request("GET", stage.target("handler"))
-        await stage.wait("began")
         stage.run.mark_cause()
-        await client.reset()
+        await client.reset(first)
         await stage.run.wait("left", MISSED)
+        await ask(stage.process.port, "cancel", run=other.name)
         client.close()
         await other.wait("left", MISSED)
 

@@ -35,7 +35,9 @@ def bodies() -> Iterator[Scenario]:
     yield _body("asked-for", "an upload that waits to be asked for", _asked_for)
 
 
-def _body(name: str, title: str, play: partial[object] | object, *needs: str, has_control: bool = True) -> Scenario:
+def _body(
+    name: str, title: str, play: partial[object] | object, *needs: str, has_control: bool = True
+) -> Scenario:
     return Scenario("Bodies", f"body/{name}", title, play, _WHOLE, frozenset(needs), has_control)  # type: ignore[arg-type]
 
 

@@ -6,10 +6,11 @@ from ._blind_spots import blind_spots, crowds
 from ._bodies import bodies
 from ._frameworks import frameworks
 from ._matrix import matrix
+from ._shutdown import shutdowns
 from ._stage import TIMEOUT
 from ._websockets import websockets
 
-SCENARIOS = (*matrix(), *frameworks(), *websockets(), *bodies(), *crowds(), *blind_spots())
+SCENARIOS = (*matrix(), *frameworks(), *websockets(), *bodies(), *crowds(), *shutdowns(), *blind_spots())
 
 WARM_UP = tuple(
     f"/{stack}/{timeout:g}/ping?run={{run}}"

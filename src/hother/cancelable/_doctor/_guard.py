@@ -16,7 +16,9 @@ from threading import Thread
 
 def main(command: list[str]) -> int:
     """Run *command* until it ends, or our standard input does."""
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False, start_new_session=True) as server:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, close_fds=False, start_new_session=True
+    ) as server:
         signal.signal(signal.SIGTERM, lambda number, frame: server.send_signal(number))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         Thread(target=_end_with_doctor, args=[server], daemon=True).start()

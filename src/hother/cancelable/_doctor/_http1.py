@@ -18,15 +18,18 @@ from ._sockets import Wire
 class Client:
     """A client, with a connection of its own."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, headers: Mapping[str, str] | None = None) -> None:
         self.wire = wire
         self.answer = Answer()
+        self._headers = headers or {}
         self._parser = h11.Connection(h11.CLIENT)
 
     @classmethod
-    async def connect(cls, port: int, *, buffer: int | None = None) -> Client:
-        """Connect. The arguments are those of `Wire.open`."""
-        return cls(await Wire.open(port, buffer=buffer))
+    async def connect(
+        cls, port: int, *, buffer: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> Client:
+        """Connect. The arguments are those of `Wire.open`, and the headers of each request."""
+        return cls(await Wire.open(port, buffer=buffer), headers)
 
     async def request(
         self,
@@ -44,7 +47,7 @@ class Client:
             headers: Its headers.
             length: Of the body, which is to follow; ``None`` for no body, or for one in chunks.
         """
-        fields = {"Host": "localhost", **(headers or {})}
+        fields = {"Host": "localhost", **self._headers, **(headers or {})}
         if length is not None:
             fields["Content-Length"] = str(length)
         self._parser.send(h11.Request(method=method, target=target, headers=list(fields.items())))
@@ -112,7 +115,7 @@ async def ask(port: int, order: str, *, seconds: float = 10.0, **query: str) -> 
     client = await Client.connect(port)
     try:
         parameters = "&".join(f"{name}={value}" for name, value in query.items())
-        await client.request("GET", f"/control/{order}?{parameters}", {"Connection": "close"})
+        await client.request("GET", f"/__control__/{order}?{parameters}", {"Connection": "close"})
         answer = await client.read(seconds)
     finally:
         client.close()

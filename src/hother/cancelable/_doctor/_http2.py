@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import final
 
 import anyio
@@ -69,9 +70,10 @@ class Client:
             view = view[room:]
             await self._flush()
 
-    async def reset(self) -> None:
-        """Reset the stream; the connection stays."""
-        self._frames.reset_stream(self.stream, h2.errors.ErrorCodes.CANCEL)
+    async def reset(self, stream: int | None = None) -> None:
+        """Reset a stream, the last one by default, if it is not over; the connection stays."""
+        with suppress(h2.exceptions.StreamClosedError):
+            self._frames.reset_stream(stream or self.stream, h2.errors.ErrorCodes.CANCEL)
         await self._flush()
 
     async def read(self, seconds: float, *, until: int | None = None) -> Answer:

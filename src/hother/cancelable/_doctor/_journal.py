@@ -13,6 +13,8 @@ import anyio
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from ._probe._journal import ADDRESS, BIG_FILE
+
 Event: TypeAlias = "dict[str, Any]"
 
 _LONGEST_LINE = 65_536
@@ -72,9 +74,15 @@ class Journal:
 
     def __init__(self) -> None:
         self.port = 0
+        self.file = ""  #: a file that fills every buffer
         self._runs: dict[str, Run] = {}
         self._numbers = count(1)
         self._general: dict[str, list[Event]] = {}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What servers are to know about it."""
+        return {ADDRESS: str(self.port), BIG_FILE: self.file}
 
     @contextmanager
     def run(self) -> Iterator[Run]:

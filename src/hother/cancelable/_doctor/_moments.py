@@ -54,7 +54,7 @@ async def _started(stage: Stage, client: Client, target: str) -> None:
 
 async def _stalled(stage: Stage, client: Client, target: str) -> None:
     await client.request("GET", target)
-    await stage.wait("sent")
+    await stage.wait("sends")
     await stage.run.wait_until_still(_STILL, PATIENCE)
 
 

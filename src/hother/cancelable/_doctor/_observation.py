@@ -35,7 +35,9 @@ class Observation:
     began: bool = False
     how: str | None = None  #: its handler ended: ``finished``, or the name of an exception
     reason: str | None = None  #: of its token
-    after: float | None = None  #: how long after its cause the handler ended, in seconds
+    after: float | None = (
+        None  #: how long after its cause the handler (or else its request) ended, in seconds
+    )
     left: str | None = None  #: how the application's call ended, as the server sees it
     status: int | None = None
     size: int = 0  #: of the answer's body, in bytes
@@ -78,13 +80,17 @@ class Expectation:
         yield from self._about_the_answer(seen)
         if seen.tracebacks and not self.may_log:
             yield "log", f"the server logged a traceback: {seen.tracebacks[-1]}"
-        if seen.behind and not (self.fate is not Fate.ANY and seen.fate is None):
+        if seen.behind and seen.left is not None:
             yield "behind", f"something was left behind: {seen.behind}"
         yield from seen.notes
 
     def _about_the_handler(self, seen: Observation) -> Iterator[tuple[str, str]]:
         fate = seen.fate
         if self.fate is Fate.ANY:
+            if seen.left is None:
+                yield "ended", "the request ran on"
+            elif seen.after is not None and seen.after > self.within:
+                yield "late", f"the request ended after {seen.after:.2f} s, {self.within:g} s are allowed"
             return
         if fate is None:
             yield "ended", "the handler ran on"

@@ -79,9 +79,15 @@ class Process:
 
 @asynccontextmanager
 async def running(
-    server: Server, app: str, environment: Mapping[str, str]
+    server: Server, app: str, environment: Mapping[str, str], *, directory: str | None = None
 ) -> AsyncGenerator[Process, None]:
     """Run *server* for the length of a block.
+
+    Args:
+        server: Which one.
+        app: What it serves, as ``module:attribute``.
+        environment: Variables for its process, besides ours.
+        directory: Where modules are looked for first.
 
     Raises:
         CannotStart: If it does not answer.
@@ -93,7 +99,7 @@ async def running(
             listener.close()  # it opens the port itself
         process = subprocess.Popen(
             [sys.executable, str(_GUARD), *command],
-            env={**os.environ, "PYTHONPATH": _python_path(), "PYTHONUNBUFFERED": "1", **environment},
+            env={**os.environ, "PYTHONPATH": _python_path(directory), "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -118,8 +124,8 @@ def tracebacks_in(log: str) -> list[str]:
     return found
 
 
-def _python_path() -> str:
-    return os.pathsep.join(dict.fromkeys([_PACKAGES, *filter(None, sys.path)]))
+def _python_path(first: str | None) -> str:
+    return os.pathsep.join(dict.fromkeys(filter(None, [first, _PACKAGES, *sys.path])))
 
 
 async def _wait_until_up(process: Process) -> None:
@@ -132,4 +138,3 @@ async def _wait_until_up(process: Process) -> None:
                 pass
             await anyio.sleep(0.05)
     raise CannotStart(f"{process.server.name} does not answer; its log ends with:\n{process.log()[-2000:]}")
-

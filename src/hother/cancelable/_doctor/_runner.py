@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeAlias, final
 
 import anyio
+import h2.exceptions
+import h11
+import wsproto.utilities
 
 from . import _http1
 from ._journal import Journal
-from ._observation import Observation
-from ._probe._journal import ADDRESS
+from ._observation import Fate, Observation
 from ._process import CannotStart, Process, running, tracebacks_in
 from ._scenario import Scenario
 from ._servers import Quirk, Server
-from ._stage import Stage
+from ._stage import Missed, Stage
 
 APP = "hother.cancelable._doctor._probe._app:app"
+FAILURES = (
+    OSError,
+    EOFError,
+    h2.exceptions.ProtocolError,
+    h11.ProtocolError,
+    wsproto.utilities.ProtocolError,
+)
+"""What clients raise when a server fails them."""
+
+_BIG = 100_000_000  # of a file, in bytes; it takes no space
 _LONGEST = 20.0  # a scenario, in seconds
-_SETTLING = 1.0  # how long something may still be there after its request, in seconds
+_SETTLING = (
+    1.5  # how long something may still be there after its request, in seconds: daphne looks each second
+)
 
 
 class Verdict(str, Enum):
@@ -47,6 +63,7 @@ class Result:
     control: Observation | None = None  #: what was seen without the middleware
     quirk: Quirk | None = None
     attempts: int = 1
+    seconds: float = 0.0  #: how long it took to find out
 
 
 Report: TypeAlias = Callable[[Result], None]
@@ -56,10 +73,20 @@ Report: TypeAlias = Callable[[Result], None]
 class ServerRun:
     """Plays scenarios on one server, one after the other: what is logged or left is of the last one."""
 
-    def __init__(self, server: Server, process: Process, journal: Journal) -> None:
+    def __init__(
+        self,
+        server: Server,
+        process: Process,
+        journal: Journal,
+        *,
+        prefix: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._server = server
         self._process = process
         self._journal = journal
+        self._prefix = prefix
+        self._headers = headers or {}
         self._state: dict[str, Any] = {}
 
     async def warm_up(self, targets: Sequence[str]) -> None:
@@ -67,14 +94,24 @@ class ServerRun:
         for target in targets:
             with self._journal.run() as run:
                 client = await _http1.Client.connect(self._process.port)
-                await client.request("GET", target.format(run=run.name))
+                await client.request("GET", target.format(run=run.name), self._headers)
                 await client.read(10)
                 client.close()
         await self._ask("freeze")
         self._state = await self._ask("state")
 
+    async def control(self, scenario: Scenario) -> Observation:
+        """Play a scenario without the middleware."""
+        return await self._play(scenario, "bare")
+
     async def judge(self, scenario: Scenario) -> Result:
         """Play a scenario; and the control, if it does not go as it should."""
+        began_at = time.monotonic()
+        result = await self._judge_twice(scenario)
+        result.seconds = time.monotonic() - began_at
+        return result
+
+    async def _judge_twice(self, scenario: Scenario) -> Result:
         result = await self._judge_once(scenario)
         if result.verdict is Verdict.FAIL and {kind for kind, _ in result.problems} <= {"late", "ended"}:
             again = await self._judge_once(scenario)  # the machine may have been busy
@@ -89,30 +126,39 @@ class ServerRun:
         if problems:
             result.verdict = Verdict.FAIL
             if scenario.has_control:
-                result.control = await self._play(scenario, "bare")
+                result.control = await self._play(scenario, "bare", logs="log" in dict(problems))
                 if is_limitation(scenario, problems, result.control):
                     result.verdict = Verdict.LIMITATION
                     result.quirk = self._server.quirk_for(scenario.name)
         return result
 
-    async def _play(self, scenario: Scenario, side: str) -> Observation:
+    async def _play(self, scenario: Scenario, side: str, *, logs: bool = False) -> Observation:
         with self._journal.run() as run:
-            stage = Stage(self._process, self._journal, run, side)
+            stage = Stage(self._process, self._journal, run, side, prefix=self._prefix, headers=self._headers)
+            stage.expects_request_only = scenario.expected.fate is Fate.ANY
             start = self._process.log_size
             try:
                 with anyio.fail_after(_LONGEST):
                     await scenario.play(stage)
             except TimeoutError:
                 stage.note("script", f"it took longer than {_LONGEST:g} s")
-            except (OSError, EOFError) as error:
+            except Missed as event:
+                stage.note("began", f"{event} never happened")
+            except FAILURES as error:
                 stage.note("script", f"the client failed: {error!r}")
             finally:
                 stage.close()
             await self._settle(stage, side)
-            stage.seen.tracebacks = tracebacks_in(self._process.log(start))
+            stage.seen.tracebacks = await self._tracebacks_since(start, wait=logs)
             seen = stage.observe()
             await self._end(stage)
             return seen
+
+    async def _tracebacks_since(self, start: int, *, wait: bool) -> list[str]:
+        with anyio.move_on_after(_SETTLING):
+            while wait and not tracebacks_in(self._process.log(start)):  # noqa: ASYNC110 (it is a file)
+                await anyio.sleep(0.05)
+        return tracebacks_in(self._process.log(start))
 
     async def _settle(self, stage: Stage, side: str) -> None:
         """Wait until nothing of the run is left; note what is."""
@@ -121,10 +167,10 @@ class ServerRun:
         try:
             before, self._state = self._state, await self._ask("state")
             with anyio.move_on_after(_SETTLING):
-                while (behind := more_than(before, self._state)) and not side:
+                while more_than(before, self._state, side):
                     await anyio.sleep(0.05)
                     self._state = await self._ask("state")
-            stage.seen.behind = {} if side else behind
+            stage.seen.behind = more_than(before, self._state, side)
         except (OSError, EOFError) as error:
             stage.note("script", f"the server does not answer: {error!r}")
 
@@ -132,7 +178,7 @@ class ServerRun:
         """End a handler that runs on, so that it does not disturb what follows."""
         if stage.run.find("called") is not None and stage.run.find("left") is None:
             with suppress(OSError, EOFError):
-                await stage.order("fail")
+                await stage.order("cancel")
             await stage.run.wait("left", _SETTLING)
 
     async def _ask(self, order: str) -> Any:
@@ -145,8 +191,11 @@ def is_limitation(scenario: Scenario, problems: Sequence[tuple[str, str]], contr
     return {kind for kind, _ in problems} <= theirs
 
 
-def more_than(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def more_than(before: Mapping[str, Any], after: Mapping[str, Any], side: str = "") -> dict[str, Any]:
     """Return what there is *after* and was not *before*."""
+    if side:
+        number = after["bare"] - before["bare"]
+        return {"Call": number} if number > 0 else {}
     found: dict[str, Any] = {}
     for name, number in after["objects"].items():
         if number > before["objects"].get(name, 0):
@@ -168,12 +217,16 @@ async def run_server(
     targets: Sequence[str],
 ) -> None:
     """Play all scenarios on one server, in a process of its own."""
-    playable = [scenario for scenario in scenarios if scenario.needs <= server.abilities]
+    playable = [
+        scenario
+        for scenario in scenarios
+        if scenario.needs <= server.abilities and not scenario.needs_shutdown
+    ]
     for scenario in scenarios:
-        if scenario not in playable:
+        if not scenario.needs <= server.abilities:
             report(Result(server.name, scenario, Verdict.ABSENT))
     try:
-        async with running(server, APP, {ADDRESS: str(journal.port)}) as process:
+        async with running(server, APP, journal.environment) as process:
             run = ServerRun(server, process, journal)
             await run.warm_up(targets)
             for scenario in list(playable):
@@ -198,9 +251,12 @@ async def run_all(
         async with limiter:
             await work(server, journal)
 
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(journal.listen)
-        async with anyio.create_task_group() as works:
-            for server in servers:
-                works.start_soon(work_on, server)
-        tasks.cancel_scope.cancel()
+    with NamedTemporaryFile() as file:
+        file.truncate(_BIG)
+        journal.file = file.name
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(journal.listen)
+            async with anyio.create_task_group() as works:
+                for server in servers:
+                    works.start_soon(work_on, server)
+            tasks.cancel_scope.cancel()

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-GRACE = 2
+GRACE = 4
 """How long a server is told to wait for its requests when it stops, in seconds."""
 
 
@@ -32,10 +32,13 @@ class Server:
 
     name: str
     package: str
-    command: tuple[str, ...]  #: after ``python -m``; ``{fd}``, ``{port}``, ``{app}`` and ``{grace}`` are replaced
+    command: tuple[
+        str, ...
+    ]  #: after ``python -m``; ``{fd}``, ``{port}``, ``{app}`` and ``{grace}`` are replaced
     needs: tuple[str, ...] = ()  #: packages besides its own
     abilities: frozenset[str] = frozenset()  #: of ``http/2``, ``websocket``, ``lifespan``, ``asyncio``
     quirks: tuple[Quirk, ...] = ()
+    pace: float = 1.0  #: how long it takes to examine, compared with the others
 
     @property
     def missing(self) -> list[str]:
@@ -74,7 +77,13 @@ def _hypercorn(worker: str, *needs: str) -> Server:
     command = "hypercorn {app} -b fd://{fd} -k %s --graceful-timeout {grace}" % worker
     abilities = _ALL | {"http/2"} - ({"asyncio"} if worker == "trio" else set())
     return Server(
-        f"hypercorn-{worker}", "hypercorn", tuple(command.split()), needs, frozenset(abilities), _HYPERCORN
+        f"hypercorn-{worker}",
+        "hypercorn",
+        tuple(command.split()),
+        needs,
+        frozenset(abilities),
+        _HYPERCORN,
+        2.0,
     )
 
 
@@ -97,7 +106,9 @@ def _every() -> Iterator[Server]:
     gunicorn = "gunicorn -k asgi -b fd://{fd} --graceful-timeout {grace} --no-control-socket {app}"
     yield Server("gunicorn", "gunicorn", tuple(gunicorn.split()), (), _ALL, _GUNICORN)
     daphne = "daphne --fd {fd} -v 1 {app}"
-    yield Server("daphne", "daphne", tuple(daphne.split()), (), frozenset({"asyncio", "websocket"}), _DAPHNE)
+    yield Server(
+        "daphne", "daphne", tuple(daphne.split()), (), frozenset({"asyncio", "websocket"}), _DAPHNE, 4.0
+    )
 
 
 SERVERS = {server.name: server for server in _every()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
 from . import _http1, _http2, _websocket
@@ -13,11 +14,15 @@ from ._process import Process
 TIMEOUT = 0.5
 """The deadline of stacks that have one, in seconds."""
 
-PATIENCE = 3.0
+PATIENCE = 2.0
 """How long anything that must happen soon may take, in seconds."""
 
 MISSED = 1.5
 """How long a handler that runs on is waited for, and an answer that does not come, in seconds."""
+
+
+class Missed(Exception):
+    """What a scenario needs has not happened."""
 
 
 @final
@@ -30,10 +35,18 @@ class Stage:
         run: The request that counts.
         side: ``""`` for the application with the middleware, ``"bare"`` for the one without it.
         prefix: What comes before the handler's name in a path, instead of the stack and the timeout.
+        headers: What every request of ours has to bring.
     """
 
     def __init__(
-        self, process: Process, journal: Journal, run: Run, side: str = "", prefix: str | None = None
+        self,
+        process: Process,
+        journal: Journal,
+        run: Run,
+        side: str = "",
+        *,
+        prefix: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.process = process
         self.journal = journal
@@ -41,7 +54,9 @@ class Stage:
         self.side = side
         self.seen = Observation()
         self.answer = Answer()
-        self.prefix = prefix
+        self._prefix = prefix
+        self._headers = headers
+        self.expects_request_only = False  #: not by its handler, of which nobody may hear
         self._clients: list[Any] = []
 
     @property
@@ -50,16 +65,22 @@ class Stage:
         return self.side == "bare"
 
     def target(
-        self, handler: str, *, stack: str = "outermost", timeout: float = 0, run: Run | None = None, **query: Any
+        self,
+        handler: str,
+        *,
+        stack: str = "outermost",
+        timeout: float = 0,
+        run: Run | None = None,
+        **query: Any,
     ) -> str:
         """Return the path of a handler."""
         parameters = {"run": (run or self.run).name, "timeout": timeout, **query}
-        place = self.prefix or f"/{self.side or stack}/{timeout:g}"
+        place = self._prefix or f"/{self.side or stack}/{timeout:g}"
         return f"{place}/{handler}?" + "&".join(f"{name}={value}" for name, value in parameters.items())
 
     async def http1(self, *, buffer: int | None = None) -> _http1.Client:
         """Connect with HTTP/1.1."""
-        return self._own(await _http1.Client.connect(self.process.port, buffer=buffer))
+        return self._own(await _http1.Client.connect(self.process.port, buffer=buffer, headers=self._headers))
 
     async def http2(self, *, buffer: int | None = None) -> _http2.Client:
         """Connect with HTTP/2."""
@@ -73,12 +94,14 @@ class Stage:
         """Give the witness an order about the run."""
         return await _http1.ask(self.process.port, order, run=self.run.name, **query)
 
-    async def wait(self, event: str, seconds: float = PATIENCE) -> bool:
-        """Wait for something to happen; note that it did not, otherwise."""
+    async def wait(self, event: str, seconds: float = PATIENCE) -> None:
+        """Wait for something without which there is no going on.
+
+        Raises:
+            Missed: If it does not happen.
+        """
         if await self.run.wait(event, seconds) is None:
-            self.note("began" if event == "began" else event, f"{event!r} never happened")
-            return False
-        return True
+            raise Missed(event)
 
     def note(self, kind: str, sentence: str) -> None:
         """Take note of a problem."""
@@ -95,9 +118,11 @@ class Stage:
         seen.began = self.run.find("began") is not None
         if (ended := self.run.find("ended")) is not None:
             seen.how, seen.reason = ended["how"], ended["reason"]
-            seen.after = None if self.run.cause_at is None else max(0.0, ended["at"] - self.run.cause_at)
         if (left := self.run.find("left")) is not None:
             seen.left = left["how"]
+        last = left if self.expects_request_only else ended or left
+        if last is not None and self.run.cause_at is not None:
+            seen.after = max(0.0, last["at"] - self.run.cause_at)
         seen.status, seen.size, seen.ending = self.answer.status, len(self.answer.body), self.answer.ending
         return seen
 

@@ -68,7 +68,9 @@ async def play(
     query = {way.query: "1"} if way.query else {}
     if moment.is_complete and way.timeout:
         query["for"] = str(way.timeout + 0.3)  # past the deadline
-    await moment.bring_about(stage, client, stage.target(moment.handler, stack=stack, timeout=way.timeout, **query))
+    await moment.bring_about(
+        stage, client, stage.target(moment.handler, stack=stack, timeout=way.timeout, **query)
+    )
     stage.run.mark_cause()
     await way.happen(stage, client)
     if way.is_awaited and not moment.is_complete:
@@ -107,7 +109,9 @@ _NATIVE = frozenset({"CancelledError", "Cancelled", "returned"})
 CLOSE = Way("close", "client closes", _close, Fate.DISCONNECT, is_awaited=False)
 RESET = Way("reset", "client resets", _reset, Fate.DISCONNECT, is_awaited=False)
 HALF_CLOSE = Way("half-close", "client half-closes", _half_close, Fate.DISCONNECT, is_awaited=False)
-STREAM_RESET = Way("stream-reset", "client resets the stream", _reset_stream, Fate.DISCONNECT, is_awaited=False)
+STREAM_RESET = Way(
+    "stream-reset", "client resets the stream", _reset_stream, Fate.DISCONNECT, is_awaited=False
+)
 DEADLINE = Way("deadline", "deadline passes", _deadline, Fate.TIMEOUT, 504, timeout=TIMEOUT)
 OPERATOR = Way(
     "operator",

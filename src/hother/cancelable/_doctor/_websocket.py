@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import final
 
 import anyio
@@ -47,12 +48,18 @@ class Client:
             try:
                 while True:
                     for event in self._frames.events():
-                        if isinstance(event, (AcceptConnection, RejectConnection, TextMessage, CloseConnection)):
+                        if isinstance(
+                            event, (AcceptConnection, RejectConnection, TextMessage, CloseConnection)
+                        ):
                             return event
                     self._frames.receive_data(await self.wire.receive() or None)
             except (OSError, wsproto.utilities.LocalProtocolError):
                 pass
         return None
+
+    async def _answer(self, event: CloseConnection) -> None:
+        with suppress(OSError, wsproto.utilities.LocalProtocolError):  # it was the answer to ours
+            await self.wire.send(self._frames.send(event.response()))
 
     def close(self) -> None:
         """Leave."""
@@ -64,5 +71,6 @@ class Client:
             while (event := await self.next(seconds)) is not None:
                 if isinstance(event, CloseConnection):
                     self.close_code = event.code
+                    await self._answer(event)
                     break
         return self.close_code

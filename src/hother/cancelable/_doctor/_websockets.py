@@ -21,9 +21,13 @@ def websockets() -> Iterator[Scenario]:
     for handler, title in (("ticker", "only sends"), ("busy", "neither sends nor receives")):
         for leave in (_goodbye, _lost, _reset):
             name = leave.__name__.lstrip("_")
-            yield _one(f"{handler}/{name}", f"{title}, {leave.__doc__}", partial(_play, handler, leave), _GONE)
-    yield _one("talk/goodbye", "receives, and ends in its own time", _talk, Expectation(Fate.FINISHED), control=False)
-    yield _one("ticker/operator", "operator cancels", _operator, Expectation(Fate.MANUAL), control=False)
+            yield _one(
+                f"{handler}/{name}", f"{title}, {leave.__doc__}", partial(_play, handler, leave), _GONE
+            )
+    yield _one(
+        "talk/goodbye", "receives, and ends in its own time", _talk, Expectation(Fate.FINISHED), control=False
+    )
+    yield _one("ticker/operator", "operator cancels", _operator, Expectation(Fate.MANUAL))
 
 
 def _one(name: str, title: str, script: Script, expected: Expectation, *, control: bool = True) -> Scenario:

@@ -24,13 +24,14 @@ _DISCONNECTS = {"http.disconnect", "websocket.disconnect"}
 
 @final
 class Call:
-    """One request, or one WebSocket."""
+    """One request, or one WebSocket. The state of a process counts those that are left."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.run = run_of(scope)
         self._receive = receive
         self._send = send
-        self._reads = scope["type"] == "websocket" or self.run.query.get("reads") != "no"
+        self._is_websocket = scope["type"] == "websocket"
+        self._reads = self._is_websocket or self.run.query.get("reads") != "no"
         self._work = anyio.CancelScope()
         self._reason: str | None = None
         self._complete = anyio.Event()  #: the request's body
@@ -49,8 +50,8 @@ class Call:
                     await handler(self)
             except Exception as error:
                 problem = error
-            if self._work.cancelled_caught and self._reason in STATUSES and not self.has_started:
-                await self.answer(STATUSES[self._reason], b"")
+            if self._work.cancelled_caught and self._reason in STATUSES:
+                await self._say_why(self._reason)
             tasks.cancel_scope.cancel()
         if problem is not None:
             raise problem
@@ -79,6 +80,12 @@ class Call:
         if not self.has_started:
             await self.send({"type": "http.response.start", "status": 200, "headers": []})
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def _say_why(self, reason: str) -> None:
+        if self._is_websocket:
+            await self._send({"type": "websocket.close", "code": 1013})
+        elif not self.has_started:
+            await self.answer(STATUSES[reason], b"")
 
     async def _listen(self) -> None:
         while self._reads:
@@ -166,8 +173,8 @@ async def _stream(call: Call) -> None:
 async def _flood(call: Call) -> None:
     with call.watching() as run:
         for _ in range(CHUNKS):
+            run.tell("sends")
             await call.piece(CHUNK)
-            run.tell("sent")
             await anyio.sleep(0.0005)
         await run.work()
 
@@ -205,6 +212,7 @@ _HANDLERS: dict[str, Handler] = {
     "lines": _stream,
     "events": _stream,
     "flood": _flood,
+    "plain-flood": _flood,
     "background": _background,
     "file": _background,
     "ticker": _ticker,

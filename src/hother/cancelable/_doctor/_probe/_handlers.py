@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, UploadFile, WebSocket
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    HTTPException,
+    Request,
+    UploadFile,
+    WebSocket,
+)
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse
 from starlette.requests import HTTPConnection
@@ -26,6 +35,7 @@ from ...integrations.fastapi import (
     get_request_token,
     with_cancelation,
 )
+from ._journal import BIG_FILE
 from ._witness import Run, run_of
 
 CHUNK = b"x" * 65_536
@@ -148,18 +158,24 @@ async def stream(request: Request) -> StreamingResponse:
 
 
 @router.get("/flood")
-async def flood(request: Request) -> StreamingResponse:
+async def flood(request: Request, cancel: Annotated[Cancelable, Depends(cancelable_dependency)]) -> Response:
+    """Send more than any buffer holds, as a part of an operation: whoever waits in send() is closed then."""
+    return await cancelable_streaming_response(_flood(request), cancel)
+
+
+@router.get("/plain-flood")
+async def plain_flood(request: Request) -> StreamingResponse:
     """Send more than any buffer holds."""
+    return StreamingResponse(_flood(request))
 
-    async def generate() -> AsyncIterator[bytes]:
-        with watching(request) as run:
-            for _ in range(CHUNKS):
-                yield CHUNK
-                run.tell("sent")
-                await anyio.sleep(0.0005)
-            await run.work()
 
-    return StreamingResponse(generate())
+async def _flood(request: Request) -> AsyncIterator[bytes]:
+    with watching(request) as run:
+        for _ in range(CHUNKS):
+            run.tell("sends")
+            yield CHUNK
+            await anyio.sleep(0.0005)
+        await run.work()
 
 
 @router.get("/background")
@@ -245,7 +261,7 @@ async def file(request: Request, tasks: BackgroundTasks) -> FileResponse:
 async def big_file(request: Request) -> FileResponse:
     """Send a file that fills every buffer."""
     with watching(request):
-        return FileResponse(Path(sys.executable).resolve())
+        return FileResponse(os.environ[BIG_FILE])
 
 
 # --- Dependencies

@@ -16,6 +16,9 @@ from typing import Any
 ADDRESS = "HOTHER_DOCTOR_JOURNAL"
 """The environment variable with the doctor's port."""
 
+BIG_FILE = "HOTHER_DOCTOR_FILE"
+"""The environment variable with the path of a file that fills every buffer."""
+
 _lock = Lock()  # handlers may run in threads
 _connection: socket.socket | None = None
 

@@ -1,7 +1,7 @@
 """The witness: it stands around an application, as the last one before the server.
 
 It tells how the application's call ended, and takes the orders that the doctor gives with requests of
-its own, for paths below ``/control``. It does not touch ``receive`` and ``send``.
+its own, for paths below ``/__control__``. It does not touch ``receive`` and ``send``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ Receive: TypeAlias = Any
 Send: TypeAlias = Any
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+CONTROL = "/__control__/"
+HEADER = b"x-doctor-run"
+
 OURS = "hother.cancelable."
 _NOT_COUNTED = ("hother.cancelable._doctor", "hother.cancelable._core._reasons")
+_BARE = "hother.cancelable._doctor._probe._bare"
 
 
 class Deliberate(Exception):
@@ -69,6 +73,13 @@ def run_of(scope: Scope) -> Run:
     return runs[query_of(scope)["run"]]
 
 
+def _name_in(scope: Scope) -> str | None:
+    """The run that a request names, in its query or, where that is not ours, in a header."""
+    if name := query_of(scope).get("run"):
+        return name
+    return dict(scope["headers"]).get(HEADER, b"").decode() or None
+
+
 @final
 class Witness:
     """Calls *app*, and tells what becomes of it."""
@@ -80,14 +91,16 @@ class Witness:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._app(scope, _telling(receive), send)
-        elif scope["path"].startswith("/control/"):
+        elif scope["path"].startswith(CONTROL):
             await _control(scope["path"].rpartition("/")[2], query_of(scope), receive, send)
+        elif (name := _name_in(scope)) is not None:
+            await self._serve(name, scope, receive, send)
         else:
-            await self._serve(scope, receive, send)
+            await self._app(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         query = query_of(scope)
-        run = runs[query["run"]] = Run(query["run"], query)
+        run = runs[name] = Run(name, query)
         run.tell("called")
         how, token = "returned", None
         try:
@@ -105,9 +118,7 @@ class Witness:
             # One callback stays on a token that has an outer one: the weak link between them.
             run.tell("left", how=how, callbacks=0 if token is None else token.statistics().callbacks)
 
-    async def _serve_as_cancelable_task(
-        self, run: Run, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _serve_as_cancelable_task(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
         """As a server that cancels its tasks: natively on asyncio, with a scope around them on Trio."""
         if _is_asyncio():
             task = asyncio.current_task()
@@ -185,12 +196,13 @@ def _state(query: dict[str, str]) -> object:
     gc.collect()
     names = [task.name or "" for task in anyio.get_running_tasks()]
     modules = [(type(thing).__module__, type(thing).__name__) for thing in gc.get_objects()]
-    objects = Counter(
+    ours = Counter(
         name for module, name in modules if module.startswith(OURS) and not module.startswith(_NOT_COUNTED)
     )
     return {
         "tasks": sorted(name for name in names if OURS in name and "_doctor" not in name),
-        "objects": dict(objects),
+        "objects": dict(ours),
+        "bare": modules.count((_BARE, "Call")),
         "runs": sorted(runs),
         "cpu": [cpu, time.process_time()],
     }

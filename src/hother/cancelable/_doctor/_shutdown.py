@@ -1,0 +1,146 @@
+"""SIGTERM: one server process, a request at every moment, and what becomes of them all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+
+from .. import asgi
+from ._answers import Ending
+from ._journal import Journal
+from ._moments import MOMENTS, Moment
+from ._observation import Expectation, Fate, Observation
+from ._process import Process, running, tracebacks_in
+from ._runner import FAILURES, Result, Verdict, is_limitation
+from ._scenario import Scenario
+from ._servers import GRACE, Server
+from ._stage import Missed, Stage
+
+APPS = {
+    "": "hother.cancelable._doctor._probe._app:app",
+    "bare": "hother.cancelable._doctor._probe._app:bare_app",
+}
+_LONGEST = GRACE + 3.0
+_HEARS = hasattr(asgi, "begin_shutdown")
+"""Whether the middleware tells requests of the server's end."""
+
+_ENDED = frozenset({Ending.COMPLETE, Ending.TRUNCATED, Ending.NOTHING})
+
+
+def shutdowns() -> Iterator[Scenario]:
+    """Yield a scenario for each moment."""
+    for moment in MOMENTS:
+        yield Scenario(
+            "SIGTERM",
+            f"sigterm/{moment.name}",
+            moment.title,
+            _nothing,
+            _expected_at(moment),
+            needs_shutdown=True,
+        )
+
+
+async def judge_shutdown(server: Server, scenarios: list[Scenario], journal: Journal) -> list[Result]:
+    """Stop a server of its own; and one without the middleware, if not all goes as it should."""
+    seen = await _play(server, journal, "")
+    results = [_judge(server, scenario, seen[scenario.name]) for scenario in scenarios]
+    if any(result.problems for result in results):
+        control = await _play(server, journal, "bare")
+        for result in results:
+            if result.problems:
+                result.control = control[result.scenario.name]
+                if is_limitation(result.scenario, result.problems, result.control):
+                    result.verdict = Verdict.LIMITATION
+                    result.quirk = server.quirk_for(result.scenario.name)
+    return results
+
+
+def _judge(server: Server, scenario: Scenario, seen: Observation) -> Result:
+    problems = list(scenario.expected.problems(seen))
+    return Result(server.name, scenario, Verdict.FAIL if problems else Verdict.PASS, problems, seen)
+
+
+def _expected_at(moment: Moment) -> Expectation:
+    if not _HEARS:  # the server alone decides: nobody may wait for ever, and that is all
+        return Expectation(Fate.ANY, endings=_ENDED, within=_LONGEST, may_log=True, leaves=_ANYTHING)
+    if moment.is_complete:
+        return Expectation(Fate.FINISHED, 200, frozenset({Ending.COMPLETE}))
+    return Expectation(
+        Fate.SHUTDOWN,
+        200 if moment.has_started else 503,
+        frozenset({Ending.TRUNCATED if moment.has_started else Ending.COMPLETE}),
+        within=1.0,
+    )
+
+
+_ANYTHING = frozenset({"returned", "CancelledError", "Cancelled"})
+
+
+async def _nothing(stage: Stage) -> None:
+    """All moments are played at once."""
+
+
+async def _play(server: Server, journal: Journal, side: str) -> dict[str, Observation]:
+    async with running(server, APPS[side], journal.environment) as process:
+        with ExitStack() as stack:
+            stages = {
+                moment: Stage(process, journal, stack.enter_context(journal.run()), side)
+                for moment in MOMENTS
+            }
+            for stage in stages.values():
+                stage.expects_request_only = not _HEARS
+                stack.callback(stage.close)
+            clients: dict[Moment, Any] = {}
+            async with _all_at_once(stages) as start:
+                start(_bring_about, clients)
+            for stage in stages.values():
+                stage.run.mark_cause()
+            process.terminate()
+            async with _all_at_once(stages) as start:
+                start(_read, clients)
+            has_ended = await process.wait(_LONGEST)
+            return {
+                f"sigterm/{moment.name}": _seen(stage, process, has_ended) for moment, stage in stages.items()
+            }
+
+
+@asynccontextmanager
+async def _all_at_once(stages: dict[Moment, Stage]) -> AsyncIterator[Any]:
+    async with anyio.create_task_group() as tasks:
+
+        def start(function: Any, clients: dict[Moment, Any]) -> None:
+            for moment, stage in stages.items():
+                tasks.start_soon(function, moment, stage, clients)
+
+        yield start
+
+
+async def _bring_about(moment: Moment, stage: Stage, clients: dict[Moment, Any]) -> None:
+    client = clients[moment] = await stage.http1(buffer=moment.buffer)
+    try:
+        await moment.bring_about(stage, client, stage.target(moment.handler, **_query(moment)))
+    except Missed as event:
+        stage.note("began", f"{event} never happened")
+    except FAILURES as error:
+        stage.note("script", f"the client failed: {error!r}")
+
+
+def _query(moment: Moment) -> dict[str, float]:
+    return {"for": 1.0} if moment.is_complete else {}
+
+
+async def _read(moment: Moment, stage: Stage, clients: dict[Moment, Any]) -> None:
+    if not moment.is_complete:
+        stage.answer = await clients[moment].read(_LONGEST)
+    await stage.run.wait("left", 1.0)
+
+
+def _seen(stage: Stage, process: Process, has_ended: bool) -> Observation:
+    seen = stage.observe()
+    seen.tracebacks = tracebacks_in(process.log())
+    if not has_ended:
+        stage.note("process", f"the server had not ended after {_LONGEST:g} s")
+    return seen
