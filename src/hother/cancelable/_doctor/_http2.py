@@ -103,8 +103,8 @@ class Client:
         await self._flush()
 
     def _take(self, event: h2.events.Event) -> None:
-        if getattr(event, "stream_id", None) != self.stream:
-            return
+        if self._is_over or getattr(event, "stream_id", None) != self.stream:
+            return  # a reset that follows the end says only that the rest of the request is not wanted
         if isinstance(event, h2.events.ResponseReceived):
             headers = dict(event.headers or ())
             self.answer.headers = {_text(name): _text(value) for name, value in headers.items()}

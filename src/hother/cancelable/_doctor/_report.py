@@ -22,13 +22,14 @@ from ._scenario import Scenario
 from ._servers import Server
 
 _MARKS = {Verdict.PASS: "✓", Verdict.LIMITATION: "○", Verdict.FAIL: "✗", Verdict.ABSENT: "·"}
-_ASCII_MARKS = {Verdict.PASS: "ok", Verdict.LIMITATION: "o", Verdict.FAIL: "X", Verdict.ABSENT: "-"}
+_ASCII_MARKS = {Verdict.PASS: "+", Verdict.LIMITATION: "o", Verdict.FAIL: "X", Verdict.ABSENT: "-"}
 _STYLES = {
     Verdict.PASS: "green",
     Verdict.LIMITATION: "yellow",
     Verdict.FAIL: "bold red",
     Verdict.ABSENT: "dim",
 }
+_NARROWEST = 40  # the titles, in characters
 _PACKAGES = ("anyio", "fastapi", "starlette")
 
 
@@ -78,6 +79,8 @@ def print_report(
     seconds: float,
 ) -> None:
     """Print the table, what the servers cannot do, and what failed."""
+    legend = "  ".join(f"{number} {it.name} {it.version}" for number, it in enumerate(servers, 1))
+    console.print(Text(legend, "dim"))
     console.print(table_of(console, servers, scenarios, results))
     console.print()
     _print_limitations(console, results)
@@ -93,9 +96,9 @@ def table_of(
     marks = _ASCII_MARKS if console.options.ascii_only else _MARKS
     cells = {(result.server, result.scenario.name): result.verdict for result in results}
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("")
-    for server in servers:
-        table.add_column(server.name.replace("-", "\n"), justify="center")
+    table.add_column("", no_wrap=True, min_width=_NARROWEST)
+    for number in range(len(servers)):
+        table.add_column(f"{number + 1}", justify="center", no_wrap=True, min_width=1)
     group = ""
     for scenario in scenarios:
         if scenario.group != group:

@@ -63,6 +63,93 @@ class Server:
         return next((quirk for quirk in self.quirks if fnmatchcase(scenario, quirk.scenarios)), None)
 
 
+_LIFECYCLE = "measured: see the page on servers"
+
+_UNREAD = Quirk(
+    "blind/unread",
+    "a client's leaving comes in line behind its body: nobody hears of it while more than the read-ahead "
+    "waits unread. Read the body, or set a deadline",
+    "https://github.com/django/asgiref/blob/main/specs/www.rst",
+)
+_PIPELINED = Quirk(
+    "blind/pipelined",
+    "a second request that waits behind the first one hides the client's leaving. Browsers and proxies do "
+    "not pipeline; for others, set a deadline",
+    "https://github.com/Kludex/uvicorn/pull/2243",
+)
+_HALF_CLOSED = Quirk(
+    "half-close/stalled",
+    "a client that half-closes and does not read is seen to leave only when it closes: what was written "
+    "before is waited for",
+    "https://github.com/Kludex/uvicorn/issues/1264",
+)
+_ASKED = Quirk(
+    "body/asked-for",
+    "``100 Continue`` is sent for every request that expects it, before the application asks for the body",
+    _LIFECYCLE,
+)
+
+_UVICORN = (_UNREAD, _PIPELINED, _HALF_CLOSED)
+_HYPERCORN = (
+    _UNREAD,
+    _PIPELINED,
+    _HALF_CLOSED,
+    _ASKED,
+    Quirk(
+        "h2-deadline/st*",
+        "an HTTP/2 stream whose application ends in the middle of a response is neither ended nor reset: its "
+        "client waits. Give streams an end of their own, or clients a timeout",
+        "https://github.com/pgjones/hypercorn/issues/226",
+    ),
+    Quirk(
+        "blind/stream-unread",
+        "the reset of an HTTP/2 stream waits behind another stream's unread body",
+        _LIFECYCLE,
+    ),
+)
+_GRANIAN = (
+    _UNREAD,
+    _PIPELINED,
+    Quirk(
+        "websocket/ticker/operator",
+        "the close frame of a handler that ends right after it does not reach its client",
+        "https://github.com/emmett-framework/granian/issues/645",
+    ),
+)
+_GUNICORN = (_UNREAD, _HALF_CLOSED)
+_DAPHNE = (
+    _UNREAD,
+    _ASKED,
+    Quirk(
+        "*/mid-body",
+        "an application is called when all of the body has arrived, and not before",
+        "https://github.com/django/daphne/issues/483",
+    ),
+    Quirk(
+        "websocket/ticker/operator",
+        "close codes from 1001 to 2999 are refused, with a traceback in the log",
+        "https://github.com/django/daphne/issues/374",
+    ),
+    Quirk(
+        "native/*",
+        "what is cancelled natively is never answered, and kept for ever",
+        _LIFECYCLE,
+    ),
+    Quirk(
+        "error/*",
+        "an application that fails after its response has started leaves its client waiting, and is kept "
+        "until the next look at it",
+        _LIFECYCLE,
+    ),
+    Quirk(
+        "*",
+        "a response that its application leaves unfinished is never ended: its client waits, until "
+        "``--http-timeout``",
+        _LIFECYCLE,
+    ),
+)
+
+
 _ALL = frozenset({"asyncio", "lifespan", "websocket"})
 
 
@@ -85,13 +172,6 @@ def _hypercorn(worker: str, *needs: str) -> Server:
         _HYPERCORN,
         2.0,
     )
-
-
-_UVICORN: tuple[Quirk, ...] = ()
-_HYPERCORN: tuple[Quirk, ...] = ()
-_GRANIAN: tuple[Quirk, ...] = ()
-_GUNICORN: tuple[Quirk, ...] = ()
-_DAPHNE: tuple[Quirk, ...] = ()
 
 
 def _every() -> Iterator[Server]:
