@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 OURS = "RequestCancelationMiddleware"
-_HOW = "app.add_middleware(RequestCancelationMiddleware), after all others"
+_HOW = f"Add it last: app.add_middleware({OURS}), after all others"
 
 
 def advice_about(layers: Sequence[dict[str, Any]], *, has_probes: bool) -> Iterator[str]:
@@ -23,13 +23,14 @@ def advice_about(layers: Sequence[dict[str, Any]], *, has_probes: bool) -> Itera
         )
     ours = next((number for number, layer in enumerate(layers) if layer["is_ours"]), None)
     if ours is None:
-        yield f"{OURS} was not found: add it with {_HOW}."
+        yield f"{OURS} was not found. {_HOW}."
         return
     for layer in layers[:ours]:
         if layer["is_base"]:
             yield (
-                f"{layer['name']} is a BaseHTTPMiddleware outside of {OURS}: it is not stopped with a request, "
-                f"insists on an answer, and makes a stream that was cut short look whole. Add {OURS} last: {_HOW}."
+                f"{layer['name']} is a BaseHTTPMiddleware outside of {OURS}: it is not stopped with a "
+                "request, insists on an answer, makes a stream that was cut short look whole, and hides a "
+                f"client's leaving behind a body that was not read. {_HOW}."
             )
         else:
             yield f"{layer['name']} is outside of {OURS}, and is not stopped with a request."

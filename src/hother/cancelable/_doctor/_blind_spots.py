@@ -16,6 +16,7 @@ _MEBIBYTE = 2**20
 _CROWD = 50
 _IDLE = 0.05  # seconds of work that an idle process may do in _LOOK
 _LOOK = 0.5
+_UNREAD = {"reads": "no"}
 
 
 def blind_spots() -> Iterator[Scenario]:
@@ -62,7 +63,7 @@ async def _pipelined(stage: Stage) -> None:
 
 async def _unread(stage: Stage) -> None:
     client = await stage.http1()
-    await client.request("POST", stage.target("handler", reads="no"), length=8 * _MEBIBYTE)
+    await client.request("POST", stage.target("handler", query=_UNREAD), length=8 * _MEBIBYTE)
     with anyio.move_on_after(0.5):
         await client.send_body(bytes(8 * _MEBIBYTE))
     await stage.run.wait("began", PATIENCE)
@@ -78,13 +79,13 @@ async def _stream(stage: Stage) -> None:
     await stage.wait("began")
     first = client.stream
     with stage.journal.run() as other:
-        await client.request("POST", stage.target("handler", run=other, reads="no"), length=_MEBIBYTE)
+        await client.request("POST", stage.target("handler", run=other, query=_UNREAD), length=_MEBIBYTE)
         with anyio.move_on_after(0.3):
             await client.send_body(bytes(_MEBIBYTE))
         stage.run.mark_cause()
         await client.reset(first)
         await stage.run.wait("left", MISSED)
-        await ask(stage.process.port, "cancel", run=other.name)
+        await ask(stage.process.port, "cancel", {"run": other.name})
         client.close()
         await other.wait("left", MISSED)
 

@@ -44,7 +44,7 @@ def _body(
 async def _length(mebibytes: int, late: float, stage: Stage, *, stack: str = "outermost") -> None:
     client = await stage.http1()
     body = _BODY * mebibytes
-    await client.request("POST", stage.target("upload", stack=stack, late=late), length=len(body))
+    await client.request("POST", stage.target("upload", stack=stack, query={"late": late}), length=len(body))
     await client.send_body(body)
     stage.answer = await client.read(_PATIENCE)
     _compare(stage, body)
@@ -53,7 +53,9 @@ async def _length(mebibytes: int, late: float, stage: Stage, *, stack: str = "ou
 async def _chunked(mebibytes: int, late: float, stage: Stage) -> None:
     client = await stage.http1()
     body = _BODY * mebibytes
-    await client.request("POST", stage.target("upload", late=late), {"Transfer-Encoding": "chunked"})
+    await client.request(
+        "POST", stage.target("upload", query={"late": late}), {"Transfer-Encoding": "chunked"}
+    )
     start = number = 0
     while start < len(body):
         part = body[start : start + _PARTS[number % len(_PARTS)]]
@@ -67,7 +69,7 @@ async def _chunked(mebibytes: int, late: float, stage: Stage) -> None:
 async def _http2(mebibytes: int, late: float, stage: Stage) -> None:
     client = await stage.http2()
     body = _BODY * mebibytes
-    await client.request("POST", stage.target("upload", late=late), length=len(body))
+    await client.request("POST", stage.target("upload", query={"late": late}), length=len(body))
     await client.send_body(body)
     stage.answer = await client.read(_PATIENCE)
     _compare(stage, body)
@@ -87,7 +89,9 @@ async def _form(stage: Stage) -> None:
 async def _asked_for(stage: Stage) -> None:
     """A handler that has not asked for the body must not make its client send it."""
     client = await stage.http1()
-    await client.request("POST", stage.target("upload", late=0.3), {"Expect": "100-continue"}, length=5)
+    await client.request(
+        "POST", stage.target("upload", query={"late": 0.3}), {"Expect": "100-continue"}, length=5
+    )
     await client.read(0.15, until=0)
     if client.answer.interim is not None:
         stage.note("asked", "the client was asked for its body before the handler was")

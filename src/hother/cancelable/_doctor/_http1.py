@@ -105,7 +105,7 @@ class Client:
         return False
 
 
-async def ask(port: int, order: str, *, seconds: float = 10.0, **query: str) -> Any:
+async def ask(port: int, order: str, query: Mapping[str, str] | None = None, *, seconds: float = 10.0) -> Any:
     """Give the witness an order, and return what it says.
 
     Raises:
@@ -114,7 +114,7 @@ async def ask(port: int, order: str, *, seconds: float = 10.0, **query: str) -> 
     """
     client = await Client.connect(port)
     try:
-        parameters = "&".join(f"{name}={value}" for name, value in query.items())
+        parameters = "&".join(f"{name}={value}" for name, value in (query or {}).items())
         await client.request("GET", f"/__control__/{order}?{parameters}", {"Connection": "close"})
         answer = await client.read(seconds)
     finally:

@@ -12,7 +12,6 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
-import h2.settings
 
 from ._answers import Answer, Ending
 from ._sockets import Wire

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeAlias, final
@@ -63,7 +63,7 @@ class Run:
 
     async def _wait(self, ask: Callable[[], Event | None], seconds: float) -> Event | None:
         with anyio.move_on_after(seconds):
-            while (found := ask()) is None:
+            while ask() is None:
                 await self._news.wait()
         return ask()
 
@@ -77,7 +77,6 @@ class Journal:
         self.file = ""  #: a file that fills every buffer
         self._runs: dict[str, Run] = {}
         self._numbers = count(1)
-        self._general: dict[str, list[Event]] = {}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -85,7 +84,7 @@ class Journal:
         return {ADDRESS: str(self.port), BIG_FILE: self.file}
 
     @contextmanager
-    def run(self) -> Iterator[Run]:
+    def run(self) -> Generator[Run, None, None]:
         """Open a run, for the length of a block."""
         run = Run(f"r{next(self._numbers)}")
         self._runs[run.name] = run

@@ -87,21 +87,21 @@ class Expectation:
     def _about_the_handler(self, seen: Observation) -> Iterator[tuple[str, str]]:
         fate = seen.fate
         if self.fate is Fate.ANY:
-            if seen.left is None:
-                yield "ended", "the request ran on"
-            elif seen.after is not None and seen.after > self.within:
-                yield "late", f"the request ended after {seen.after:.2f} s, {self.within:g} s are allowed"
-            return
-        if fate is None:
-            yield "ended", "the handler ran on"
-        elif fate is not self.fate:
+            yield from self._about_its_time(seen, "request", has_ended=seen.left is not None)
+        elif fate in (self.fate, None):
+            yield from self._about_its_time(seen, "handler", has_ended=fate is not None)
+        else:
             yield "fate", f"the handler ended with {fate} ({seen.how}), not with {self.fate}"
-        elif seen.after is not None and seen.after > self.within and fate is not Fate.FINISHED:
-            yield "late", f"the handler ended after {seen.after:.2f} s, {self.within:g} s are allowed"
-        if fate is not None and seen.left is None:
+        if fate is not None and seen.left is None and self.fate is not Fate.ANY:
             yield "left", "the handler ended, and its request did not"
-        elif seen.left not in self.leaves | {None}:
+        if seen.left not in self.leaves | {None}:
             yield "left", f"{seen.left} got through to the server"
+
+    def _about_its_time(self, seen: Observation, who: str, *, has_ended: bool) -> Iterator[tuple[str, str]]:
+        if not has_ended:
+            yield "ended", f"the {who} ran on"
+        elif self.fate is not Fate.FINISHED and seen.after is not None and seen.after > self.within:
+            yield "late", f"the {who} ended after {seen.after:.2f} s, {self.within:g} s are allowed"
 
     def _about_the_answer(self, seen: Observation) -> Iterator[tuple[str, str]]:
         if self.status is not None and seen.status != self.status:

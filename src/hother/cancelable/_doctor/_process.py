@@ -97,7 +97,7 @@ async def running(
         command = server.command_for(app, descriptor=listener.fileno(), port=port)
         if not any("{fd}" in part for part in server.command):
             listener.close()  # it opens the port itself
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 (no loop's own processes: they need a child watcher)
             [sys.executable, str(_GUARD), *command],
             env={**os.environ, "PYTHONPATH": _python_path(directory), "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.PIPE,

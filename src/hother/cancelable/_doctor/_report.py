@@ -151,7 +151,8 @@ def _in_order(
 
 
 def _counts(counts: Counter[Verdict]) -> str:
-    return f"{counts[Verdict.PASS]} pass, {counts[Verdict.LIMITATION]} limitations, {counts[Verdict.FAIL]} failed"
+    passed, limited, failed = (counts[it] for it in (Verdict.PASS, Verdict.LIMITATION, Verdict.FAIL))
+    return f"{passed} pass, {limited} limitations, {failed} failed"
 
 
 def _print_limitations(console: Console, results: Sequence[Result]) -> None:

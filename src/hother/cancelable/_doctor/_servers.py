@@ -161,7 +161,7 @@ def _uvicorn(name: str, loop: str, http: str, ws: str, *needs: str) -> Server:
 
 
 def _hypercorn(worker: str, *needs: str) -> Server:
-    command = "hypercorn {app} -b fd://{fd} -k %s --graceful-timeout {grace}" % worker
+    command = f"hypercorn {{app}} -b fd://{{fd}} -k {worker} --graceful-timeout {{grace}}"
     abilities = _ALL | {"http/2"} - ({"asyncio"} if worker == "trio" else set())
     return Server(
         f"hypercorn-{worker}",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, TypeAlias
 
 import anyio
 
@@ -23,6 +23,8 @@ APPS = {
     "": "hother.cancelable._doctor._probe._app:app",
     "bare": "hother.cancelable._doctor._probe._app:bare_app",
 }
+Play: TypeAlias = Callable[[Moment, Stage, "dict[Moment, Any]"], Awaitable[None]]
+
 _LONGEST = GRACE + 3.0
 _HEARS = hasattr(asgi, "begin_shutdown")
 """Whether the middleware tells requests of the server's end."""
@@ -94,34 +96,27 @@ async def _play(server: Server, journal: Journal, side: str) -> dict[str, Observ
                 stage.expects_request_only = not _HEARS
                 stack.callback(stage.close)
             clients: dict[Moment, Any] = {}
-            async with _all_at_once(stages) as start:
-                start(_bring_about, clients)
+            await _for_each(stages, _bring_about, clients)
             for stage in stages.values():
                 stage.run.mark_cause()
             process.terminate()
-            async with _all_at_once(stages) as start:
-                start(_read, clients)
+            await _for_each(stages, _read, clients)
             has_ended = await process.wait(_LONGEST)
             return {
                 f"sigterm/{moment.name}": _seen(stage, process, has_ended) for moment, stage in stages.items()
             }
 
 
-@asynccontextmanager
-async def _all_at_once(stages: dict[Moment, Stage]) -> AsyncIterator[Any]:
+async def _for_each(stages: dict[Moment, Stage], function: Play, clients: dict[Moment, Any]) -> None:
     async with anyio.create_task_group() as tasks:
-
-        def start(function: Any, clients: dict[Moment, Any]) -> None:
-            for moment, stage in stages.items():
-                tasks.start_soon(function, moment, stage, clients)
-
-        yield start
+        for moment, stage in stages.items():
+            tasks.start_soon(function, moment, stage, clients)
 
 
 async def _bring_about(moment: Moment, stage: Stage, clients: dict[Moment, Any]) -> None:
     client = clients[moment] = await stage.http1(buffer=moment.buffer)
     try:
-        await moment.bring_about(stage, client, stage.target(moment.handler, **_query(moment)))
+        await moment.bring_about(stage, client, stage.target(moment.handler, query=_query(moment)))
     except Missed as event:
         stage.note("began", f"{event} never happened")
     except FAILURES as error:

@@ -10,6 +10,7 @@ from ._answers import Answer
 from ._journal import Journal, Run
 from ._observation import Observation
 from ._process import Process
+from ._sockets import Wire
 
 TIMEOUT = 0.5
 """The deadline of stacks that have one, in seconds."""
@@ -57,7 +58,7 @@ class Stage:
         self._prefix = prefix
         self._headers = headers
         self.expects_request_only = False  #: not by its handler, of which nobody may hear
-        self._clients: list[Any] = []
+        self._wires: list[Wire] = []
 
     @property
     def is_bare(self) -> bool:
@@ -71,28 +72,36 @@ class Stage:
         stack: str = "outermost",
         timeout: float = 0,
         run: Run | None = None,
-        **query: Any,
+        query: Mapping[str, object] | None = None,
     ) -> str:
         """Return the path of a handler."""
-        parameters = {"run": (run or self.run).name, "timeout": timeout, **query}
+        parameters = {"run": (run or self.run).name, "timeout": timeout, **(query or {})}
         place = self._prefix or f"/{self.side or stack}/{timeout:g}"
         return f"{place}/{handler}?" + "&".join(f"{name}={value}" for name, value in parameters.items())
 
     async def http1(self, *, buffer: int | None = None) -> _http1.Client:
         """Connect with HTTP/1.1."""
-        return self._own(await _http1.Client.connect(self.process.port, buffer=buffer, headers=self._headers))
+        client = await _http1.Client.connect(self.process.port, buffer=buffer, headers=self._headers)
+        self._wires.append(client.wire)
+        self.answer = client.answer
+        return client
 
     async def http2(self, *, buffer: int | None = None) -> _http2.Client:
         """Connect with HTTP/2."""
-        return self._own(await _http2.Client.connect(self.process.port, buffer=buffer))
+        client = await _http2.Client.connect(self.process.port, buffer=buffer)
+        self._wires.append(client.wire)
+        self.answer = client.answer
+        return client
 
     async def websocket(self, target: str) -> _websocket.Client:
         """Open a WebSocket."""
-        return self._own(await _websocket.Client.connect(self.process.port, target))
+        client = await _websocket.Client.connect(self.process.port, target)
+        self._wires.append(client.wire)
+        return client
 
     async def order(self, order: str, **query: str) -> Any:
         """Give the witness an order about the run."""
-        return await _http1.ask(self.process.port, order, run=self.run.name, **query)
+        return await _http1.ask(self.process.port, order, {"run": self.run.name, **query})
 
     async def wait(self, event: str, seconds: float = PATIENCE) -> None:
         """Wait for something without which there is no going on.
@@ -109,8 +118,8 @@ class Stage:
 
     def close(self) -> None:
         """Close all connections."""
-        for client in self._clients:
-            client.close()
+        for wire in self._wires:
+            wire.close()
 
     def observe(self) -> Observation:
         """Put together what was seen."""
@@ -125,8 +134,3 @@ class Stage:
             seen.after = max(0.0, last["at"] - self.run.cause_at)
         seen.status, seen.size, seen.ending = self.answer.status, len(self.answer.body), self.answer.ending
         return seen
-
-    def _own(self, client: Any) -> Any:
-        self._clients.append(client)
-        self.answer = getattr(client, "answer", self.answer)
-        return client

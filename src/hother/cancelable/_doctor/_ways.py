@@ -65,11 +65,11 @@ async def play(
 ) -> None:
     """Bring a moment about, have it end in a way, and wait for what comes of it."""
     client = await (stage.http2 if http2 else stage.http1)(buffer=moment.buffer)
-    query = {way.query: "1"} if way.query else {}
+    query: dict[str, object] = {way.query: "1"} if way.query else {}
     if moment.is_complete and way.timeout:
-        query["for"] = str(way.timeout + 0.3)  # past the deadline
+        query["for"] = way.timeout + 0.3  # past the deadline
     await moment.bring_about(
-        stage, client, stage.target(moment.handler, stack=stack, timeout=way.timeout, **query)
+        stage, client, stage.target(moment.handler, stack=stack, timeout=way.timeout, query=query)
     )
     stage.run.mark_cause()
     await way.happen(stage, client)
@@ -124,7 +124,7 @@ OPERATOR = Way(
 OPERATOR_THREAD = Way(
     "operator-thread",
     "operator cancels, in a thread",
-    partial(_order, order="cancel", **{"from": "thread"}),
+    partial(_order, order="cancel", where="thread"),
     Fate.MANUAL,
     503,
     spares_background=False,

@@ -8,6 +8,7 @@ from typing import final
 import anyio
 import wsproto
 from wsproto.events import AcceptConnection, CloseConnection, Event, RejectConnection, Request, TextMessage
+from wsproto.utilities import LocalProtocolError
 
 from ._sockets import Wire
 
@@ -53,12 +54,12 @@ class Client:
                         ):
                             return event
                     self._frames.receive_data(await self.wire.receive() or None)
-            except (OSError, wsproto.utilities.LocalProtocolError):
+            except (OSError, LocalProtocolError):
                 pass
         return None
 
     async def _answer(self, event: CloseConnection) -> None:
-        with suppress(OSError, wsproto.utilities.LocalProtocolError):  # it was the answer to ours
+        with suppress(OSError, LocalProtocolError):  # it was the answer to ours
             await self.wire.send(self._frames.send(event.response()))
 
     def close(self) -> None:

@@ -37,20 +37,27 @@ def _one(name: str, title: str, script: Script, expected: Expectation, *, contro
 
 
 async def _goodbye(client: _websocket.Client) -> None:
-    """close frame"""
+    """Say goodbye, as RFC 6455 has it."""
     await client.say_goodbye(4001, "bye")
     await client.read_to_close(1.0)
     client.close()
 
 
 async def _lost(client: _websocket.Client) -> None:
-    """connection lost"""
+    """Close the connection."""
     client.close()
 
 
 async def _reset(client: _websocket.Client) -> None:
-    """connection reset"""
+    """Reset the connection."""
     client.wire.reset()
+
+
+_LEAVES = {
+    "goodbye": ("close frame", _goodbye),
+    "lost": ("connection lost", _lost),
+    "reset": ("connection reset", _reset),
+}
 
 
 async def _play(handler: str, leave: Callable[[_websocket.Client], Awaitable[None]], stage: Stage) -> None:

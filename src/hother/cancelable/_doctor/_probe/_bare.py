@@ -16,7 +16,7 @@ import anyio
 
 from ..._core._token import CancelationToken
 from ._handlers import CHUNK, CHUNKS
-from ._witness import Receive, Run, Scope, Send, run_of
+from ._witness import Receive, Scope, Send, run_of
 
 STATUSES = {"timeout": 504, "manual": 503}
 _DISCONNECTS = {"http.disconnect", "websocket.disconnect"}

@@ -371,11 +371,10 @@ async def cleanup(request: Request) -> None:
 async def asks(request: Request) -> dict[str, bool]:
     """Ask as Starlette has it, where nothing interrupts."""
     first = await request.is_disconnected()
-    with watching(request, first=first) as run:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-            while not await request.is_disconnected():  # noqa: ASYNC110 (polling is what is tested)
-                await anyio.sleep(0.005)
-            run.tell("noticed")
+    with watching(request, first=first) as run, anyio.CancelScope(shield=True), anyio.move_on_after(2):
+        while not await request.is_disconnected():  # noqa: ASYNC110 (polling is what is tested)
+            await anyio.sleep(0.005)
+        run.tell("noticed")
     return {"first": first}
 
 

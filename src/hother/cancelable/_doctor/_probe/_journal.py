@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -20,22 +21,16 @@ BIG_FILE = "HOTHER_DOCTOR_FILE"
 """The environment variable with the path of a file that fills every buffer."""
 
 _lock = Lock()  # handlers may run in threads
-_connection: socket.socket | None = None
+_connections: list[socket.socket] = []  # one, once something was told in this process
 
 
 def tell(event: str, run: str | None = None, **facts: Any) -> None:
     """Tell the doctor that *event* happens to *run* now. Safe in any thread; never a checkpoint."""
     line = {"event": event, "run": run, "at": time.monotonic(), **facts}
     data = json.dumps(line, default=repr).encode() + b"\n"
-    with _lock:
-        try:
-            _connected().sendall(data)
-        except OSError:
-            pass  # the doctor has gone, and ends this process in a moment
-
-
-def _connected() -> socket.socket:
-    global _connection
-    if _connection is None:
-        _connection = socket.create_connection(("127.0.0.1", int(os.environ[ADDRESS])), timeout=5)
-    return _connection
+    # If that fails, the doctor has gone, and ends this process in a moment.
+    with _lock, suppress(OSError):
+        if not _connections:
+            address = "127.0.0.1", int(os.environ[ADDRESS])
+            _connections.append(socket.create_connection(address, timeout=5))
+        _connections[0].sendall(data)

@@ -165,7 +165,7 @@ def _cancel(query: dict[str, str]) -> object:
     run = runs.get(query["run"])
     if run is None or run.token is None:
         return False
-    if query.get("from") == "thread":
+    if query.get("where") == "thread":
         thread = Thread(target=run.token.cancel, kwargs={"message": "stopped by an operator"})
         thread.start()
         thread.join()
