@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import Any
 
 import anyio
@@ -95,13 +96,14 @@ def test_read_ahead_is_checked(value: Any) -> None:
         RequestCancelationMiddleware(answer, read_ahead=value)
 
 
-@pytest.mark.parametrize("value", ["", "abort", None, True])
-def test_on_disconnect_is_checked(value: Any) -> None:
+@pytest.mark.parametrize("name", ["on_disconnect", "on_shutdown"])
+@pytest.mark.parametrize("value", ["", "abort", 5.0, True])
+def test_what_becomes_of_handlers_is_checked(name: str, value: Any) -> None:
     """
-    The error names the two choices.
+    The error names the choices.
     """
-    with pytest.raises(ValueError, match="'cancel' or 'ignore'"):
-        RequestCancelationMiddleware(answer, on_disconnect=value)
+    with pytest.raises(ValueError, match=f"{name} must be 'cancel', 'ignore', 'finish' or a Grace"):
+        RequestCancelationMiddleware(answer, **{name: value})
 
 
 # --- The token
@@ -215,6 +217,24 @@ async def test_a_thread_can_cancel_a_request() -> None:
     assert peer.status == 503
 
 
+@pytest.mark.real_time
+async def test_a_thread_may_be_too_late() -> None:
+    """
+    The request is over when the loop hears of it: nothing happens.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(scope, receive, send)
+        thread = threading.Thread(target=scope[TOKEN_KEY].cancel)
+        thread.start()
+        thread.join()  # the loop cannot run meanwhile
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert peer.status == 200
+
+
 async def test_a_failing_callback_on_the_token_is_reported_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -247,7 +267,7 @@ async def test_a_failing_callback_on_the_token_is_reported_and_changes_nothing(
 
 async def test_other_scopes_pass_untouched() -> None:
     """
-    Lifespan, and whatever else a server may send.
+    Whatever a server may send.
     """
     calls: list[tuple[Any, ...]] = []
 
@@ -259,11 +279,11 @@ async def test_other_scopes_pass_untouched() -> None:
 
     async def send(message: Message) -> None: ...
 
-    scope: Scope = {"type": "lifespan"}
+    scope: Scope = {"type": "telephone"}
     await RequestCancelationMiddleware(app)(scope, receive, send)
 
     assert calls == [(scope, receive, send)]
-    assert scope == {"type": "lifespan"}
+    assert scope == {"type": "telephone"}
 
 
 @pytest.mark.parametrize("habits", ALL_HABITS, ids=str)
@@ -316,15 +336,15 @@ async def test_the_inner_of_two_has_a_token_of_its_own() -> None:
     assert not outer_before.is_cancelled
 
 
-async def test_the_shorter_of_two_deadlines_holds() -> None:
+async def test_the_inner_of_two_deadlines_holds() -> None:
     """
-    Wherever it was set.
+    Be it the shorter or the longer one; where it is not set, the outer one does.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await anyio.sleep(HOUR)
 
-    for outer, inner in [(1, 10), (10, 1), (1, 1), (None, 1), (1, None)]:
+    for outer, inner in [(0.1, 1), (10, 1), (1, 1), (None, 1), (1, None)]:
         peer = Peer()
         started = anyio.current_time()
         await peer.run(

@@ -23,39 +23,58 @@ from .._core._errors import cancelation_in, leaves
 from .._core._observers import report
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._token import CancelationToken
-from .._core._wakeup import run_in
+from .._core._wakeup import run_in, thread_safe_clock
+from ._course import Course
 from ._options import Options
-from ._outcome import close_message, http_messages
+from ._outcome import close_message, denial_messages, http_messages
 from ._quirks import STARLETTE_COULD_NOT_ANSWER, expects_continue, has_body, is_in_base_http_middleware
 from ._receive import Reader
 from ._response import Phase, Response
+from ._shutdown import Shutdown
 from ._types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_KEY = "cancelation_token"
 """Where the request's token is in the ASGI scope."""
 
+EXCHANGE_KEY = "cancelation_exchange"
+"""Where the request's exchange is in the ASGI scope: for us, not for applications."""
+
 # A weak reference: tasks that the application or the server starts inherit it, and may outlive the request.
-_request_token: ContextVar[weakref.ref[CancelationToken] | None] = ContextVar("request_token", default=None)
+_exchange: ContextVar[weakref.ref[Exchange] | None] = ContextVar("request_exchange", default=None)
+
+
+def current_exchange() -> Exchange | None:
+    """Return the exchange that this code works for, or ``None``. Never blocks."""
+    reference = _exchange.get()
+    return None if reference is None else reference()
 
 
 def current_request_token() -> CancelationToken | None:
     """Return the token of the request that this code works for, or ``None``. Never blocks."""
-    reference = _request_token.get()
-    return None if reference is None else reference()
+    exchange = current_exchange()
+    return None if exchange is None else exchange._token
 
 
 class Exchange:
     """Runs the application for one request, and ends it when nobody needs it any more."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, options: Options) -> None:
+    # What few requests have is here, on the class: the others pay nothing for it.
+    _course: Course | None = None
+    _departure: Cancelation | None = None
+    _inner: Exchange | None = None  # of a middleware further in
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, options: Options, shutdown: Shutdown
+    ) -> None:
         self._scope = scope
         self._options = options
+        self._shutdown = shutdown
+        self._outer: Exchange | None = scope.get(EXCHANGE_KEY)  # of a middleware further out
+        self._server_send = send
         self._is_http = scope["type"] == "http"
-        self._timeout = options.default_timeout if self._is_http else options.websocket_timeout
         self._must_answer = is_in_base_http_middleware(receive, send)
         self._outer_token: CancelationToken | None = scope.get(TOKEN_KEY)  # if installed twice
         self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
-        self._departure = Cancelation(CancelationReason.DISCONNECT)
         self._work = CancelScope()
         self._stopped = anyio.Event()
         self._cause: Cancelation | None = None  # why the application was stopped
@@ -81,8 +100,14 @@ class Exchange:
 
     async def run(self, app: ASGIApp) -> None:
         """Call *app*, and see to it that the client gets an answer."""
-        async with anyio.create_task_group() as tasks:
-            await self._run_beside(tasks, app)
+        self._enter()
+        try:
+            async with anyio.create_task_group() as tasks:
+                await self._run_beside(tasks, app)
+        finally:
+            if self._course is not None and self._course.has_clean_ups:
+                await self._course.clean_up()
+            self._leave()
         error = self._error
         self._let_go()
         if error is not None:
@@ -91,9 +116,24 @@ class Exchange:
             finally:
                 del error  # else the frame, its traceback and all locals on it would wait for the collector
 
+    def _enter(self) -> None:
+        self._loop = current_token()
+        self._clock = thread_safe_clock(self._loop)  # events come from outside of tasks, too
+        if self._outer is not None:
+            self._outer._inner = self
+            return
+        self._shutdown.enter(self, self._server_send)
+        if (event := self._shutdown.event) is not None:
+            self.course.react_late(event)
+
+    def _leave(self) -> None:
+        if self._outer is not None:
+            self._outer._inner = None
+        else:
+            self._shutdown.leave(self)
+
     async def _run_beside(self, tasks: TaskGroup, app: ASGIApp) -> None:
-        loop = current_token()
-        remove_callback = self._token.add_callback(lambda cause: run_in(loop, self._cancelled, cause))
+        remove_callback = self._token.add_callback(lambda cause: run_in(self._loop, self._cancelled, cause))
         try:
             tasks.start_soon(self._run_monitor, self._read)
             tasks.start_soon(self._run_monitor, self._watch)
@@ -101,6 +141,8 @@ class Exchange:
             await self._settle()
         finally:
             self._has_ended = True
+            if self._course is not None:
+                self._course.log()
             remove_callback()
             self._reading.cancel()
             self._stopped.set()  # rather than a cancel: an answer may be on its way
@@ -122,20 +164,24 @@ class Exchange:
 
     async def _run_application(self, app: ASGIApp) -> None:
         self._scope[TOKEN_KEY] = self._token
-        outer_token = _request_token.get()
-        _request_token.set(weakref.ref(self._token))
+        self._scope[EXCHANGE_KEY] = self
+        outer_exchange = _exchange.get()
+        _exchange.set(weakref.ref(self))
         try:
             with self._work:
                 await app(self._scope, self._reader.receive, self._response.send)
         except BaseException as error:
             self._error = error
         finally:
-            _request_token.set(outer_token)
+            _exchange.set(outer_exchange)
             self._scope[TOKEN_KEY] = self._outer_token or self._token
+            self._scope[EXCHANGE_KEY] = self._outer
+            if self._course is not None:
+                self._course.application_ended()
 
     def _let_go(self) -> None:
         """Break the circles in which the parts of a request know each other."""
-        self._error = None
+        self._error = self._course = None
         self._reader.close(
             {"type": "http.disconnect"} if self._is_http else {"type": "websocket.disconnect", "code": 1005}
         )
@@ -153,43 +199,64 @@ class Exchange:
         if self._response.phase is Phase.COMPLETE or self._is_gone:
             return
         self._is_gone = True
-        self._cancel(self._departure)
-        if self._is_http or not self._reader.is_awaited:
-            self._leave_application()
-        elif self._options.on_disconnect == "cancel":
-            # A WebSocket handler that waits for a message gets ``websocket.disconnect`` this very
-            # moment. It hears of the end in its own way, and gets the time to say goodbye.
-            self._work.deadline = anyio.current_time() + self._options.websocket_grace
+        self._departure = Cancelation(CancelationReason.DISCONNECT)
+        self.course.react(self._departure)
 
     def _sent_late(self, message: Message) -> None:
         """The application sends to a client that has left."""
         if message["type"] == "websocket.send":  # a handler that did not take the hint
             self._leave_application()
 
+    def shut_down(self, event: Cancelation) -> None:
+        """The server has begun to stop."""
+        self.course.react(event)
+
     def _leave_application(self) -> None:
-        if self._options.on_disconnect == "cancel":
+        course = self.course
+        if self._departure and not course.is_committed and course.policy.on_disconnect == "cancel":
             self._stop(self._departure)
+
+    def _end_application(self, event: Cancelation) -> None:
+        if event is self._departure and not self._is_http and self._reader.is_awaited:
+            # A WebSocket handler that waits for a message gets ``websocket.disconnect`` this very
+            # moment. It hears of the end in its own way, and gets the time to say goodbye.
+            self._work.deadline = self._clock() + self._options.websocket_grace
+        else:
+            self._stop(event)  # even if the token was cancelled before, and the application left to go on
+
+    @property
+    def outermost(self) -> Exchange:
+        """The exchange of the middleware that is furthest out: the one that hears of the server's end."""
+        return self if self._outer is None else self._outer.outermost
+
+    @property
+    def course(self) -> Course:
+        """What has happened to the request, and what will."""
+        if self._course is None:
+            self._course = Course(self)
+        return self._course
 
     async def _watch(self) -> None:
         """Wait for the deadline, or for anything else that stops the application; then answer for it.
 
         A thread or a shielded section may keep the application busy: the client need not wait for it.
         """
-        with anyio.move_on_after(self._timeout, shield=True) as deadline:
-            await self._stopped.wait()
-        if deadline.cancelled_caught:
-            self._time_out()
+        course = self.course
+        course.start()
+        while not self._stopped.is_set():
+            with course.alarm() as alarm:
+                await self._stopped.wait()
+            if alarm.cancelled_caught:
+                course.look()
         if self._cause is not None and self._is_http:
             with CancelScope(shield=True):
                 await self._answer(self._cause)
 
-    def _time_out(self) -> None:
+    def _time_out(self, limit: float) -> None:
         if self._response.phase is Phase.COMPLETE:
             self._response.abandon()  # the application's tasks run on, but for one that cannot hand it over
-            return
-        cancelation = Cancelation(CancelationReason.TIMEOUT, f"timed out after {self._timeout:g} seconds")
-        self._cancel(cancelation)
-        self._stop(cancelation)  # even if the token was cancelled before, and the application left to go on
+        else:
+            self.course.react(Cancelation(CancelationReason.TIMEOUT, f"timed out after {limit:g} seconds"))
 
     def _cancel(self, cancelation: Cancelation) -> None:
         try:
@@ -199,11 +266,15 @@ class Exchange:
 
     def _cancelled(self, cancelation: Cancelation) -> None:
         """The token was cancelled. Runs in the loop, perhaps too late."""
-        if cancelation is self._departure:
-            return  # `_disconnected` decides what that means
-        if cancelation.reason is CancelationReason.DISCONNECT and self._outer_token is not None:
-            return  # the outer middleware's; this one will see the client leave for itself
-        self._stop(cancelation)
+        if not self._has_ended:
+            self.course.notice()
+        if not self._is_decided_about(cancelation):
+            self._stop(cancelation)
+
+    def _is_decided_about(self, cancelation: Cancelation) -> bool:
+        """Whether it is an event that this course, or that of an outer middleware, reacts to."""
+        is_event = cancelation is self._departure or cancelation is self._shutdown.event
+        return is_event or (self._outer is not None and self._outer._is_decided_about(cancelation))
 
     def _stop(self, cancelation: Cancelation) -> None:
         if not self._has_ended:
@@ -225,6 +296,7 @@ class Exchange:
                 return
             self._error = None
         if cancelation is not None:
+            self.course.note(cancelation)
             await self._answer(cancelation)
 
     def _handled_cancelation(self, error: BaseException) -> Cancelation | None:
@@ -260,9 +332,4 @@ class Exchange:
         has_not_started = self._response.phase is Phase.NOT_STARTED
         if self._is_http:
             return http_messages(cancelation) if has_not_started else ()
-        if has_not_started and _DENIAL in (self._scope.get("extensions") or ()):
-            return http_messages(cancelation, "websocket.")
-        return (close_message(cancelation),)
-
-
-_DENIAL = "websocket.http.response"  # the ASGI extension, and the prefix of its messages
+        return denial_messages(cancelation, self._scope) if has_not_started else (close_message(cancelation),)

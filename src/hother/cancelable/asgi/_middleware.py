@@ -6,8 +6,13 @@ import inspect
 from math import inf
 from typing import Any
 
+from .._core._token import CancelationToken
 from ._exchange import Exchange
-from ._options import OnDisconnect, Options
+from ._lifespan import Lifespan
+from ._options import Options
+from ._outcome import reject
+from ._policy import OnDisconnect, OnShutdown
+from ._shutdown import Shutdown
 from ._types import ASGIApp, Receive, Scope, Send
 
 
@@ -34,8 +39,10 @@ class RequestCancelationMiddleware:
         default_timeout: How long an HTTP request may take until its response is complete, in seconds;
             ``None`` for no limit.
         websocket_timeout: How long a WebSocket may stay open, in seconds; ``None`` for no limit.
-        on_disconnect: ``"cancel"`` stops the handler of a client that has left; ``"ignore"`` only
-            cancels the token, which stops what was tied to it.
+        on_disconnect: What becomes of a handler whose client has left. ``"cancel"`` stops it at once;
+            that is the default. ``"ignore"`` only cancels the token, which stops what was tied to it.
+            ``"finish"`` lets all of it go on as if the client were there, for as long as the timeout
+            allows. `Grace` cancels the token, and stops the handler some seconds later.
         read_ahead: How much of a request body (or how many WebSocket messages) is read before the
             handler asks for it, in bytes. While more than that waits unread, a disconnect cannot be
             seen, as without the middleware. With ``Expect: 100-continue`` nothing is read ahead
@@ -44,10 +51,16 @@ class RequestCancelationMiddleware:
             long a last message may take that the client has not waited for.
         websocket_grace: How long a WebSocket handler that got ``websocket.disconnect`` may take to end by
             itself, in seconds. It is cancelled then, or when it sends another message.
+        on_shutdown: What becomes of a handler when the server begins to stop; the same choices, and
+            ``Grace(2.0)`` by default.
+        reject_during_shutdown: Whether requests that still come then are refused, with 503 and
+            ``Retry-After``. Otherwise they get the time that those before them got.
+        shutdown_timeout: How long the application's own shutdown is put off for requests that are not
+            over yet, in seconds: their clean-up needs what the application is about to close.
 
     Raises:
         TypeError: If *app* is not an ASGI 3 application, or a timeout is not a number.
-        ValueError: If a number is negative or NaN, or *on_disconnect* is unknown.
+        ValueError: If a number is negative or NaN, or a choice is unknown.
     """
 
     #: What the framework raises when its client has left; such errors end the request quietly.
@@ -59,10 +72,13 @@ class RequestCancelationMiddleware:
         default_timeout: float | None = None,
         *,
         websocket_timeout: float | None = None,
-        on_disconnect: OnDisconnect = "cancel",
+        on_disconnect: OnDisconnect | None = None,
         read_ahead: int = 65_536,
         answer_timeout: float | None = 5.0,
         websocket_grace: float | None = 10.0,
+        on_shutdown: OnShutdown | None = None,
+        reject_during_shutdown: bool = False,
+        shutdown_timeout: float | None = 10.0,
     ) -> None:
         _check_application(app)
         self.app = app
@@ -74,16 +90,38 @@ class RequestCancelationMiddleware:
             answer_timeout=inf if answer_timeout is None else answer_timeout,
             websocket_grace=inf if websocket_grace is None else websocket_grace,
             disconnect_errors=self.disconnect_errors,
+            on_shutdown=on_shutdown,
+            reject_during_shutdown=reject_during_shutdown,
+            shutdown_timeout=inf if shutdown_timeout is None else shutdown_timeout,
         )
+        self._shutdown = Shutdown()
         self.prepare(app)
 
     def prepare(self, app: ASGIApp) -> None:
         """Do what a framework's applications need when they are wrapped. Nothing, here."""
 
+    @property
+    def shutdown_token(self) -> CancelationToken:
+        """The token that is cancelled when the server begins to stop; a new one with each start."""
+        return self._shutdown.token
+
+    def begin_shutdown(self, message: str | None = None) -> None:
+        """Do for this application what `hother.cancelable.asgi.begin_shutdown` does for all."""
+        self._shutdown.begin(message)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection. Scopes other than ``http`` and ``websocket`` pass untouched."""
+        """Serve one connection. Scopes other than ``http`` and ``websocket`` pass through.
+
+        Of the lifespan we only overhear when it begins and ends.
+        """
         if scope["type"] in {"http", "websocket"}:
-            await Exchange(scope, receive, send, self._options).run(self.app)
+            if self._options.reject_during_shutdown and (event := self._shutdown.event) is not None:
+                await reject(event, scope, receive, send)
+            else:
+                await Exchange(scope, receive, send, self._options, self._shutdown).run(self.app)
+        elif scope["type"] == "lifespan":
+            patience = self._options.shutdown_timeout
+            await Lifespan(receive, send, self._shutdown, patience=patience).run(self.app, scope)
         else:
             await self.app(scope, receive, send)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
-from typing import Literal, TypeAlias, get_args
 
 from .._core._timeouts import seconds
-
-OnDisconnect: TypeAlias = Literal["cancel", "ignore"]
+from ._policy import OnDisconnect, OnShutdown, RequestPolicy, check_reaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,19 +15,42 @@ class Options:
 
     default_timeout: float | None = None
     websocket_timeout: float | None = None
-    on_disconnect: OnDisconnect = "cancel"
+    on_disconnect: OnDisconnect | None = None
+    on_shutdown: OnShutdown | None = None
+    reject_during_shutdown: bool = False
     read_ahead: int = 65_536
     answer_timeout: float = 5.0
     websocket_grace: float = 10.0
+    shutdown_timeout: float = 10.0
     disconnect_errors: tuple[type[Exception], ...] = ()  #: what a framework raises when its client has left
+
+    #: What is stated here about each HTTP request, and about each WebSocket.
+    _policies: dict[str, RequestPolicy] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("default_timeout", "websocket_timeout"):
             object.__setattr__(self, name, seconds(getattr(self, name), name))
-        for name in ("answer_timeout", "websocket_grace"):
+        for name in ("answer_timeout", "websocket_grace", "shutdown_timeout"):
             value = seconds(getattr(self, name), name)
             object.__setattr__(self, name, inf if value is None else value)
-        if self.on_disconnect not in get_args(OnDisconnect):
-            raise ValueError(f"on_disconnect must be 'cancel' or 'ignore', got {self.on_disconnect!r}")
+        for name in ("on_disconnect", "on_shutdown"):
+            if getattr(self, name) is not None:
+                check_reaction(getattr(self, name), name)
         if type(self.read_ahead) is not int or self.read_ahead < 0:
             raise ValueError(f"read_ahead must be a number of bytes, 0 or more, got {self.read_ahead!r}")
+        policies = {
+            "http": self._policy(self.default_timeout),
+            "websocket": self._policy(self.websocket_timeout),
+        }
+        object.__setattr__(self, "_policies", policies)
+
+    def policy_for(self, kind: str) -> RequestPolicy:
+        """Return what is stated here about every request of a *kind*, which is ``http`` or ``websocket``."""
+        return self._policies[kind]
+
+    def _policy(self, limit: float | None) -> RequestPolicy:
+        return RequestPolicy(
+            timeout="inherit" if limit is None else limit,
+            on_disconnect=self.on_disconnect,
+            on_shutdown=self.on_shutdown,
+        )

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 
 from .._core._reasons import Cancelation, CancelationReason
-from ._types import Message
+from ._types import Message, Receive, Scope, Send
 
 PROBLEM_JSON = "application/problem+json"
 _MAX_CLOSE_REASON = 123  # bytes, RFC 6455, 5.5
@@ -44,12 +44,12 @@ _OUTCOMES = {
 
 def outcome_of(cancelation: Cancelation) -> Outcome:
     """Look up the outcome of *cancelation*. A parent's cancelation has the outcome of its cause."""
-    return _OUTCOMES.get(_root(cancelation).reason, _UNAVAILABLE)
+    return _OUTCOMES.get(root_of(cancelation).reason, _UNAVAILABLE)
 
 
 def problem(cancelation: Cancelation) -> dict[str, str | int]:
     """Describe *cancelation* as a problem document (RFC 9457), with the member ``reason`` added."""
-    outcome, root = outcome_of(cancelation), _root(cancelation)
+    outcome, root = outcome_of(cancelation), root_of(cancelation)
     return {
         "type": "about:blank",
         "title": outcome.title,
@@ -79,8 +79,26 @@ def close_message(cancelation: Cancelation) -> Message:
     return {
         "type": "websocket.close",
         "code": outcome_of(cancelation).close_code,
-        "reason": _cut(_root(cancelation).text),
+        "reason": _cut(root_of(cancelation).text),
     }
+
+
+def denial_messages(cancelation: Cancelation, scope: Scope) -> tuple[Message, ...]:
+    """Return the messages that answer a WebSocket's handshake: a response, where the server can send one."""
+    if "websocket.http.response" in (scope.get("extensions") or ()):
+        return http_messages(cancelation, "websocket.")
+    return (close_message(cancelation),)
+
+
+async def reject(cancelation: Cancelation, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request or a WebSocket in place of the application."""
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect
+        messages = denial_messages(cancelation, scope)
+    else:
+        messages = http_messages(cancelation)
+    for message in messages:
+        await send(message)
 
 
 def _cut(text: str) -> str:
@@ -88,7 +106,8 @@ def _cut(text: str) -> str:
     return text.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
 
 
-def _root(cancelation: Cancelation) -> Cancelation:
+def root_of(cancelation: Cancelation) -> Cancelation:
+    """Return what was at the beginning: of a parent's cancelation, its cause."""
     while cancelation.reason is CancelationReason.PARENT and cancelation.cause is not None:
         cancelation = cancelation.cause
     return cancelation

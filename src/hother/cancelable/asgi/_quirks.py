@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import iscoroutinefunction
+from types import FunctionType
+from typing import Any
+
 from ._types import Receive, Scope, Send
 
 STARLETTE_COULD_NOT_ANSWER = "Caught handled exception, but response already started."
@@ -35,3 +40,29 @@ def is_in_base_http_middleware(receive: Receive, send: Send) -> bool:
     more often than ``receive``.
     """
     return "starlette.middleware.base" in {getattr(part, "__module__", None) for part in (receive, send)}
+
+
+def termination_of(send: Send) -> Callable[[], Awaitable[None]] | None:
+    """Return what waits for the server's end, where it can be had: on Hypercorn.
+
+    Its workers are told to stop through an event that no signal goes with, and its ``send`` is a method
+    of what knows that event. Middlewares wrap ``send`` in functions that refer to it by this name.
+    """
+    innermost: Any = send
+    while isinstance(innermost, FunctionType) and "send" in innermost.__code__.co_freevars:
+        cell = (innermost.__closure__ or ())[innermost.__code__.co_freevars.index("send")]
+        innermost = cell.cell_contents
+    context = getattr(getattr(innermost, "__self__", None), "context", None)
+    wait = getattr(getattr(context, "terminated", None), "wait", None)
+    return wait if iscoroutinefunction(wait) else None
+
+
+def route_template(scope: Mapping[str, Any]) -> str | None:
+    """Return the path that the request was routed by, with its parameters' names, if there is one."""
+    # Newer FastAPIs keep what an included router adds to a route's path to themselves.
+    places: Mapping[str, Any] = scope.get("fastapi") or {}
+    for route in (places.get("effective_route_context"), scope.get("route")):
+        path: Any = getattr(route, "path_format", None) or getattr(route, "path", None)
+        if isinstance(path, str):
+            return path
+    return None

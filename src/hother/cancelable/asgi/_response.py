@@ -52,6 +52,7 @@ class Response:
         self._on_late_send = on_late_send
         self._on_broken = on_broken
         self._patience = patience
+        self.status: int | None = None  #: of the HTTP response; the close code of a WebSocket that is closed
         self._sending: set[CancelScope] = set()
         self._phase = Phase.NOT_STARTED
         self._closed_to_application = False
@@ -62,6 +63,11 @@ class Response:
     def phase(self) -> Phase:
         """How far the response has got."""
         return self._phase
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether the application's response was replaced by an outcome."""
+        return self._has_outcome
 
     async def send(self, message: Message) -> None:
         """Send a message of the application: the ``send`` that it is called with.
@@ -124,9 +130,12 @@ class Response:
         kind = message["type"]
         if kind in _STARTS:
             self._phase = _STARTS[kind]
+            self.status = message.get("status")
             self._has_trailers = bool(message.get("trailers"))
         elif self._is_last(kind, message):
             self._phase = Phase.COMPLETE
+            if kind == "websocket.close":
+                self.status = message.get("code", 1000)
 
     def _is_last(self, kind: str, message: Message) -> bool:
         if kind in _BODIES:

@@ -24,7 +24,7 @@ from .._core._timeouts import seconds
 from .._core._token import CancelationToken
 from .._scope import Cancelable
 from ..asgi import close_message, current_request_token, outcome_of, problem
-from ._requests import get_request_token
+from ._requests import get_request_token, note_answer
 
 
 def decorator(timeout: Any, http_exception: type[HTTPException] | None) -> Any:
@@ -63,6 +63,8 @@ def decorate(
             cancelation = cancelation_in(error)
             if http_exception is None or cancelation is None:
                 raise
+            if connection is not None:
+                note_answer(connection, cancelation)
             raise _framework_error(cancelation, connection, http_exception) from error
 
     return wrapper

@@ -11,8 +11,11 @@ from starlette.requests import HTTPConnection
 
 from .._core._timeouts import seconds
 from .._scope import Cancelable
+from ..asgi import Grace, RequestPolicy, apply_policy, begin_shutdown, commit
+from ..asgi._policy import policy_of
+from ._clean_up import CleanupTask
 from ._endpoints import decorator
-from ._requests import get_request_token
+from ._requests import exchange_of, get_request_token, get_shutdown_token
 from ._streaming import cancelable_streaming_response
 from ._websocket import CancelableWebSocket
 from .starlette import RequestCancelationMiddleware
@@ -20,10 +23,18 @@ from .starlette import RequestCancelationMiddleware
 __all__ = (
     "CancelableDependency",
     "CancelableWebSocket",
+    "CleanupTask",
+    "Grace",
     "RequestCancelationMiddleware",
+    "RequestPolicy",
+    "apply_policy",
+    "begin_shutdown",
     "cancelable_dependency",
     "cancelable_streaming_response",
+    "commit",
     "get_request_token",
+    "get_shutdown_token",
+    "policy_dependency",
     "with_cancelation",
 )
 
@@ -93,6 +104,27 @@ def _make_dependency(
 
 
 cancelable_dependency: CancelableDependency = _make_dependency()
+
+
+def policy_dependency(policy: RequestPolicy) -> Callable[[HTTPConnection], Awaitable[None]]:
+    """Make a dependency that states *policy*, for all routes of a router.
+
+    ``APIRouter(dependencies=[Depends(policy_dependency(RequestPolicy(timeout=300)))])``. What a route's
+    endpoint is marked with wins, and of several dependencies the one that runs last.
+
+    Raises:
+        TypeError: If *policy* is something else.
+    """
+    if not isinstance(policy, RequestPolicy):
+        raise TypeError(f"policy_dependency() takes a RequestPolicy, got {policy!r}")
+
+    async def state_policy(request: HTTPConnection) -> None:
+        exchange = exchange_of(request)
+        if exchange is not None:
+            mark = policy_of(request.scope)
+            exchange.course.apply(policy if mark is None else mark.over(policy))
+
+    return state_policy
 
 
 @overload

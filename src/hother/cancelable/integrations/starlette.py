@@ -19,16 +19,25 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .. import asgi
 from .._core._errors import CancelationError
+from ..asgi import Grace, RequestPolicy, apply_policy, begin_shutdown, commit
+from ._clean_up import CleanupTask
 from ._endpoints import decorator
-from ._requests import get_request_token
+from ._requests import get_request_token, get_shutdown_token, note_answer
 from ._streaming import cancelable_streaming_response
 from ._websocket import CancelableWebSocket
 
 __all__ = (
     "CancelableWebSocket",
+    "CleanupTask",
+    "Grace",
     "RequestCancelationMiddleware",
+    "RequestPolicy",
+    "apply_policy",
+    "begin_shutdown",
     "cancelable_streaming_response",
+    "commit",
     "get_request_token",
+    "get_shutdown_token",
     "with_cancelation",
 )
 
@@ -53,7 +62,7 @@ class RequestCancelationMiddleware(asgi.RequestCancelationMiddleware):
             self._teach(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection. Scopes other than ``http`` and ``websocket`` pass untouched."""
+        """Serve one connection. Scopes other than ``http`` and ``websocket`` pass through."""
         outer = scope.get("app")
         if isinstance(outer, Starlette) and outer not in self._taught:
             self._teach(outer)
@@ -85,6 +94,7 @@ def _mounted_in(routes: Iterable[BaseRoute]) -> Iterator[Starlette]:
 async def answer_cancelation(connection: Request | WebSocket, error: Exception) -> Response | None:
     """Answer a `CancelationError` as an exception handler of Starlette."""
     assert isinstance(error, CancelationError)
+    note_answer(connection, error.cancelation)
     if isinstance(connection, WebSocket):
         message = asgi.close_message(error.cancelation)
         await connection.close(message["code"], message["reason"])

@@ -9,6 +9,7 @@ back what was there before.
    it back. It stays usable; with no listeners it does what would happen without it.
 3. What was there before is called, too, unless it is a default: listening for Ctrl-C means that it
    does not kill the program. What a backend installs for Ctrl-C counts as a default.
+4. Those who only overhear a signal change nothing about it, not even what its default does.
 """
 
 from __future__ import annotations
@@ -101,11 +102,13 @@ class _Hook:
 
     def __init__(self, previous: Any) -> None:
         self._previous: Any = previous
-        self._listeners: dict[object, Callable[[int], None]] = {}  # changed by single steps, never locked
+        # Both are changed by single steps, never locked.
+        self._listeners: dict[object, Callable[[int], None]] = {}
+        self._onlookers: dict[object, Callable[[int], None]] = {}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         listeners = tuple(self._listeners.values())
-        for tell in listeners:
+        for tell in (*self._onlookers.values(), *listeners):
             tell(number)
         if callable(self._previous):
             if not listeners or not _is_default(self._previous):
@@ -114,24 +117,41 @@ class _Hook:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    def add(self, number: int, tell: Callable[[int], None]) -> Callable[[], None]:
+    def add(self, number: int, tell: Callable[[int], None], *, claim: bool) -> Callable[[], None]:
         handle = object()
-        self._listeners[handle] = tell
+        listeners = self._listeners if claim else self._onlookers
+        listeners[handle] = tell
 
         def remove() -> None:
-            del self._listeners[handle]
+            del listeners[handle]
             current: object = signal.getsignal(number)
-            if current is self and not self._listeners:
+            if current is self and not self._listeners and not self._onlookers:
                 signal.signal(number, self._previous)
 
         return remove
 
 
-def _listen(number: int, tell: Callable[[int], None]) -> Callable[[], None]:
+def overhear(number: int, tell: Callable[[int], None]) -> Callable[[], None]:
+    """Have *tell* called when the signal arrives, which does what it does without us, too.
+
+    Only a handler in Python can be overheard: without one, nothing is installed.
+
+    Returns:
+        A function that takes *tell* back. Call it in the main thread.
+
+    Raises:
+        ValueError: If this is not the main thread.
+    """
+    if not callable(signal.getsignal(number)):
+        return lambda: None
+    return _listen(number, tell, claim=False)
+
+
+def _listen(number: int, tell: Callable[[int], None], *, claim: bool = True) -> Callable[[], None]:
     """Have *tell* called when the signal arrives. Returns a function that takes it back."""
     current = signal.getsignal(number)
     hook = current if isinstance(current, _Hook) else _Hook(current or signal.SIG_DFL)
-    remove = hook.add(number, tell)
+    remove = hook.add(number, tell, claim=claim)
     if hook is not current:
         signal.signal(number, hook)
     return remove

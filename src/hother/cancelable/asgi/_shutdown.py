@@ -1,0 +1,149 @@
+"""The server begins to stop: who is told, and who is waited for.
+
+Servers tell applications of their end when all requests are over (``lifespan.shutdown``), and a request
+that waits for that news would never end. So the news comes from wherever it can be had first: a signal
+that the server handles, a server's own event, whoever calls `begin_shutdown`, and ``lifespan.shutdown``
+as the last resort.
+
+One `Shutdown` belongs to one middleware, and serves one event loop.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import EventLoopToken, current_token
+
+from .._core._observers import report
+from .._core._reasons import Cancelation, CancelationReason
+from .._core._token import CancelationToken
+from .._core._wakeup import run_in
+from ._quirks import termination_of
+from ._types import Send
+
+if TYPE_CHECKING:
+    from ._exchange import Exchange
+
+_everywhere: weakref.WeakSet[Shutdown] = weakref.WeakSet()
+
+in_lifespan: ContextVar[Shutdown | None] = ContextVar("shutdown_of_lifespan", default=None)
+"""The shutdown of the application whose lifespan this code belongs to."""
+
+
+def begin_shutdown(message: str | None = None) -> None:
+    """Say that the server is about to stop: made for servers that are embedded in a program.
+
+    All applications of this process with a `RequestCancelationMiddleware` hear of it, as they would from
+    a signal: their shutdown tokens are cancelled, and their requests stop as their policies say. A second
+    call does nothing. Never blocks; does not wait for the requests.
+
+    Safe in any thread and in signal handlers once the applications have started (their lifespan, that is);
+    without a lifespan, call it in the event loop's thread.
+
+    Args:
+        message: What to tell humans, clients included.
+    """
+    for shutdown in tuple(_everywhere):
+        shutdown.begin(message)
+
+
+class Shutdown:
+    """Whether the server has begun to stop, and the requests that are in flight."""
+
+    def __init__(self) -> None:
+        self._in_flight: set[Exchange] = set()
+        self._drained: anyio.Event | None = None
+        self._loop: EventLoopToken | None = None
+        self.tasks: TaskGroup | None = None  #: where a task can wait, while the application is up
+        self._has_lifespan = False
+        self._has_asked_server = False
+        self.token = self._new_token()
+        _everywhere.add(self)
+
+    def _new_token(self) -> CancelationToken:
+        token = CancelationToken()
+        reference = weakref.ref(self)  # whoever keeps the token need not keep us
+
+        def tell(event: Cancelation) -> None:
+            shutdown = reference()
+            if shutdown is not None:
+                shutdown._begun(event)
+
+        token.add_callback(tell)
+        return token
+
+    @property
+    def event(self) -> Cancelation | None:
+        """What has begun the shutdown, if something has."""
+        return self.token.cancelation
+
+    # --- The lifespan
+
+    def start(self) -> None:
+        """Begin a new life: the application starts, in this event loop."""
+        self._loop = current_token()
+        self._has_lifespan = True
+        self._has_asked_server = False
+        if self.token.is_cancelled:
+            self.token = self._new_token()
+
+    def end(self) -> None:
+        """Let go of the lifespan."""
+        self._loop = None
+        self._has_lifespan = False
+
+    def begin(self, message: str | None = None, *, by: str | None = None) -> None:
+        """Begin. Never blocks; safe in any thread and in signal handlers."""
+        try:
+            self.token.cancel(CancelationReason.SHUTDOWN, message, by=by)
+        except Exception as error:  # of somebody's callback; who stops the server must not fail for it
+            report([error])
+
+    async def drain(self, patience: float) -> None:
+        """Wait until no request is in flight, for *patience* seconds at most."""
+        self._drained = anyio.Event()
+        try:
+            with anyio.move_on_after(patience):
+                if self._in_flight:
+                    await self._drained.wait()
+        finally:
+            self._drained = None
+
+    # --- The requests
+
+    def enter(self, exchange: Exchange, send: Send) -> None:
+        """Take note of a request that begins."""
+        if self._has_lifespan:
+            if self.tasks is not None and not self._has_asked_server:
+                self._ask_server(send, self.tasks)
+        elif not self._in_flight:
+            self._loop = exchange._loop  # without a lifespan, the requests' loop is the one
+        self._in_flight.add(exchange)
+
+    def leave(self, exchange: Exchange) -> None:
+        """Take note of a request that is over."""
+        self._in_flight.discard(exchange)
+        if self._drained is not None and not self._in_flight:
+            self._drained.set()
+
+    def _ask_server(self, send: Send, tasks: TaskGroup) -> None:
+        self._has_asked_server = True
+        if (wait := termination_of(send)) is not None:
+            tasks.start_soon(self._begin_after, wait)
+
+    async def _begin_after(self, wait: Callable[[], Awaitable[None]]) -> None:
+        await wait()
+        self.begin()
+
+    def _begun(self, event: Cancelation) -> None:
+        if self._loop is not None:
+            run_in(self._loop, self._tell_requests, event)
+
+    def _tell_requests(self, event: Cancelation) -> None:
+        for exchange in tuple(self._in_flight):
+            exchange.shut_down(event)
