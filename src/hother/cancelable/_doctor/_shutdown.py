@@ -8,11 +8,10 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from .. import asgi
 from ._answers import Ending
 from ._journal import Journal
 from ._moments import MOMENTS, Moment
-from ._observation import Expectation, Fate, Observation
+from ._observation import LIMIT, Expectation, Fate, Observation
 from ._process import Process, running, tracebacks_in
 from ._runner import FAILURES, Result, Verdict, is_limitation
 from ._scenario import Scenario
@@ -25,12 +24,10 @@ APPS = {
 }
 Play: TypeAlias = Callable[[Moment, Stage, "dict[Moment, Any]"], Awaitable[None]]
 
+HANDLERS_GRACE = 0.3  # as in `_probe._stacks`, which nothing but servers should import
+"""How long the middleware lets handlers go on, in seconds."""
+
 _LONGEST = GRACE + 3.0
-_HEARS = hasattr(asgi, "begin_shutdown")
-"""Whether the middleware tells requests of the server's end."""
-
-_ENDED = frozenset({Ending.COMPLETE, Ending.TRUNCATED, Ending.NOTHING})
-
 
 def shutdowns() -> Iterator[Scenario]:
     """Yield a scenario for each moment."""
@@ -66,19 +63,14 @@ def _judge(server: Server, scenario: Scenario, seen: Observation) -> Result:
 
 
 def _expected_at(moment: Moment) -> Expectation:
-    if not _HEARS:  # the server alone decides: nobody may wait for ever, and that is all
-        return Expectation(Fate.ANY, endings=_ENDED, within=_LONGEST, may_log=True, leaves=_ANYTHING)
     if moment.is_complete:
         return Expectation(Fate.FINISHED, 200, frozenset({Ending.COMPLETE}))
     return Expectation(
         Fate.SHUTDOWN,
         200 if moment.has_started else 503,
         frozenset({Ending.TRUNCATED if moment.has_started else Ending.COMPLETE}),
-        within=1.0,
+        within=HANDLERS_GRACE + LIMIT,
     )
-
-
-_ANYTHING = frozenset({"returned", "CancelledError", "Cancelled"})
 
 
 async def _nothing(stage: Stage) -> None:
@@ -93,7 +85,6 @@ async def _play(server: Server, journal: Journal, side: str) -> dict[str, Observ
                 for moment in MOMENTS
             }
             for stage in stages.values():
-                stage.expects_request_only = not _HEARS
                 stack.callback(stage.close)
             clients: dict[Moment, Any] = {}
             await _for_each(stages, _bring_about, clients)

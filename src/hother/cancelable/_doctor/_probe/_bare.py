@@ -7,18 +7,21 @@ what the server has to say; the handler is stopped by that, by a deadline, or by
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Awaitable, Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from typing import Any, TypeAlias, final
 
 import anyio
 
+from ..._core._reasons import CancelationReason
 from ..._core._token import CancelationToken
 from ._handlers import CHUNK, CHUNKS
-from ._witness import Receive, Scope, Send, run_of
+from ._witness import Receive, Scope, Send, run_of, runs
 
-STATUSES = {"timeout": 504, "manual": 503}
+STATUSES = {"timeout": 504, "manual": 503, "shutdown": 503}
 _DISCONNECTS = {"http.disconnect", "websocket.disconnect"}
 
 
@@ -104,9 +107,8 @@ class Call:
             self._complete.set()
 
     async def _obey(self) -> None:
-        self.run.token = CancelationToken()
-        await self.run.token.wait()
-        self._stop("manual")
+        self.run.token = token = CancelationToken()
+        self._stop(str((await token.wait()).reason))
 
     async def _time(self) -> None:
         limit = float(self.run.query.get("timeout", 0))
@@ -221,8 +223,25 @@ _HANDLERS: dict[str, Handler] = {
 }
 
 
+@cache
+def _listen_for_the_end() -> None:
+    """Chain SIGTERM, which is all that an application can do on every server; once."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def tell_all(number: int, frame: Any) -> None:
+        for run in tuple(runs.values()):
+            if run.token is not None:
+                run.token.cancel(CancelationReason.SHUTDOWN)
+        if callable(before):
+            before(number, frame)
+
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, tell_all)
+
+
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one connection, or the lifespan."""
+    _listen_for_the_end()
     if scope["type"] == "lifespan":
         for phase in ("startup", "shutdown"):
             await receive()

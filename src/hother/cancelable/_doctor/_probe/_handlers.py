@@ -62,6 +62,7 @@ def watching(connection: HTTPConnection, **facts: Any) -> Generator[Run, None, N
     """Tell that a handler begins, and how it ends."""
     run = run_of(connection.scope)
     run.token = token = get_request_token(connection)
+    remove_callback = token.add_callback(lambda cause: run.tell("told", reason=str(cause.reason)))
     run.tell("began", **facts)
     how = "finished"
     try:
@@ -70,6 +71,7 @@ def watching(connection: HTTPConnection, **facts: Any) -> Generator[Run, None, N
         how = type(error).__name__
         raise
     finally:
+        remove_callback()
         cause = token.cancelation
         run.tell("ended", how=how, reason=None if cause is None else str(cause.reason))
 

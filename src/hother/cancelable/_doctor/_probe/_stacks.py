@@ -14,9 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount
 
-from ...integrations.fastapi import RequestCancelationMiddleware
+from ...integrations.fastapi import Grace, RequestCancelationMiddleware
 from ._handlers import create_app
 from ._witness import App, Receive, Scope, Send
+
+
+GRACE = 0.3
+"""How long handlers may go on when the server stops, in seconds."""
 
 
 class Stamp(BaseHTTPMiddleware):
@@ -31,7 +35,7 @@ class Stamp(BaseHTTPMiddleware):
 
 def outermost(timeout: float | None) -> App:
     """Wrap the whole application."""
-    return RequestCancelationMiddleware(create_app(), timeout)
+    return RequestCancelationMiddleware(create_app(), timeout, on_shutdown=Grace(GRACE))
 
 
 def added(timeout: float | None) -> App:
