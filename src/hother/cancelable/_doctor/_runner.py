@@ -1,0 +1,270 @@
+"""The runner: plays scenarios on servers, and judges them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from tempfile import NamedTemporaryFile
+from typing import Any, TypeAlias, final
+
+import anyio
+import h2.exceptions
+import h11
+import wsproto.utilities
+
+from . import _http1
+from ._journal import Journal
+from ._observation import Fate, Observation
+from ._process import CannotStart, Process, running, tracebacks_in
+from ._scenario import Scenario
+from ._servers import Quirk, Server
+from ._stage import Missed, Stage
+
+APP = "hother.cancelable._doctor._probe._app:app"
+FAILURES = (
+    OSError,
+    EOFError,
+    h2.exceptions.ProtocolError,
+    h11.ProtocolError,
+    wsproto.utilities.ProtocolError,
+)
+"""What clients raise when a server fails them."""
+
+_BIG = 100_000_000  # of a file, in bytes; it takes no space
+_LONGEST = 20.0  # a scenario, in seconds
+_SETTLING = (
+    1.5  # how long something may still be there after its request, in seconds: daphne looks each second
+)
+
+
+class Verdict(str, Enum):
+    """What is to be said of a scenario on a server."""
+
+    PASS = "pass"
+    LIMITATION = "limitation"  #: the server cannot, with or without us
+    FAIL = "FAIL"
+    ABSENT = "absent"  #: the server has no such thing
+
+    __str__ = str.__str__
+
+
+@dataclass(slots=True)
+class Result:
+    """One cell of the table."""
+
+    server: str
+    scenario: Scenario
+    verdict: Verdict
+    problems: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    seen: Observation | None = None
+    control: Observation | None = None  #: what was seen without the middleware
+    quirk: Quirk | None = None
+    attempts: int = 1
+    seconds: float = 0.0  #: how long it took to find out
+
+
+_JOURNAL = 0.3  # how long the journal may be behind an answer, in seconds
+_LOGGING = 4.0  # how long a server may take to log something, in seconds
+
+Report: TypeAlias = Callable[[Result], None]
+
+
+@final
+class ServerRun:
+    """Plays scenarios on one server, one after the other: what is logged or left is of the last one."""
+
+    def __init__(
+        self,
+        server: Server,
+        process: Process,
+        journal: Journal,
+        *,
+        prefix: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._server = server
+        self._process = process
+        self._journal = journal
+        self._prefix = prefix
+        self._headers = headers or {}
+        self._state: dict[str, Any] = {}
+
+    async def warm_up(self, targets: Sequence[str]) -> None:
+        """Have everything made that is made once."""
+        for target in targets:
+            with self._journal.run() as run:
+                client = await _http1.Client.connect(self._process.port)
+                await client.request("GET", target.format(run=run.name), self._headers)
+                await client.read(10)
+                client.close()
+        await self._ask("freeze")
+        self._state = await self._ask("state")
+
+    async def control(self, scenario: Scenario) -> Observation:
+        """Play a scenario without the middleware."""
+        return await self._play(scenario, "bare")
+
+    async def judge(self, scenario: Scenario) -> Result:
+        """Play a scenario; and the control, if it does not go as it should."""
+        began_at = time.monotonic()
+        result = await self._judge_twice(scenario)
+        result.seconds = time.monotonic() - began_at
+        return result
+
+    async def _judge_twice(self, scenario: Scenario) -> Result:
+        result = await self._judge_once(scenario)
+        if result.verdict is Verdict.FAIL and {kind for kind, _ in result.problems} <= {"late", "ended"}:
+            again = await self._judge_once(scenario)  # the machine may have been busy
+            again.attempts = 2
+            return again
+        return result
+
+    async def _judge_once(self, scenario: Scenario) -> Result:
+        seen = await self._play(scenario, "")
+        problems = list(scenario.expected.problems(seen))
+        result = Result(self._server.name, scenario, Verdict.PASS, problems, seen)
+        if problems:
+            result.verdict = Verdict.FAIL
+            if scenario.has_control:
+                result.control = await self._play(scenario, "bare", logs="log" in dict(problems))
+                if is_limitation(scenario, problems, result.control):
+                    result.verdict = Verdict.LIMITATION
+                    result.quirk = self._server.quirk_for(scenario.name)
+        return result
+
+    async def _play(self, scenario: Scenario, side: str, *, logs: bool = False) -> Observation:
+        with self._journal.run() as run:
+            stage = Stage(self._process, self._journal, run, side, prefix=self._prefix, headers=self._headers)
+            stage.expects_request_only = scenario.expected.fate is Fate.ANY
+            start = self._process.log_size
+            try:
+                with anyio.fail_after(_LONGEST):
+                    await scenario.play(stage)
+            except TimeoutError:
+                stage.note("script", f"it took longer than {_LONGEST:g} s")
+            except Missed as event:
+                stage.note("began", f"{event} never happened")
+            except FAILURES as error:
+                stage.note("script", f"the client failed: {error!r}")
+            finally:
+                stage.close()
+            await self._settle(stage, side)
+            stage.seen.tracebacks = await self._tracebacks_since(start, wait=logs)
+            seen = stage.observe()
+            await self._end(stage)
+            return seen
+
+    async def _tracebacks_since(self, start: int, *, wait: bool) -> list[str]:
+        with anyio.move_on_after(_LOGGING):
+            while wait and not tracebacks_in(self._process.log(start)):  # noqa: ASYNC110 (it is a file)
+                await anyio.sleep(0.05)
+        return tracebacks_in(self._process.log(start))
+
+    async def _settle(self, stage: Stage, side: str) -> None:
+        """Wait until nothing of the run is left; note what is."""
+        if await stage.run.wait("called", _JOURNAL) is not None:
+            await stage.run.wait("left", _SETTLING)
+        try:
+            before, self._state = self._state, await self._ask("state")
+            with anyio.move_on_after(_SETTLING):
+                while more_than(before, self._state, side):
+                    await anyio.sleep(0.05)
+                    self._state = await self._ask("state")
+            stage.seen.behind = more_than(before, self._state, side)
+        except (OSError, EOFError) as error:
+            stage.note("script", f"the server does not answer: {error!r}")
+
+    async def _end(self, stage: Stage) -> None:
+        """End a handler that runs on, so that it does not disturb what follows."""
+        if stage.run.find("called") is not None and stage.run.find("left") is None:
+            with suppress(OSError, EOFError):
+                await stage.order("cancel")
+            await stage.run.wait("left", _SETTLING)
+
+    async def _ask(self, order: str) -> Any:
+        return await _http1.ask(self._process.port, order)
+
+
+def is_limitation(scenario: Scenario, problems: Sequence[tuple[str, str]], control: Observation) -> bool:
+    """Whether the application without the middleware fails in all that the one with it fails in."""
+    theirs = {_SAME.get(kind, kind) for kind, _ in scenario.expected.problems(control)}
+    if "ended" in theirs:
+        theirs |= {"behind", "left"}
+    return {_SAME.get(kind, kind) for kind, _ in problems} <= theirs
+
+
+_SAME = {"late": "ended"}  # it ended as we closed the connection, after we had given up
+
+
+def more_than(before: Mapping[str, Any], after: Mapping[str, Any], side: str = "") -> dict[str, Any]:
+    """Return what there is *after* and was not *before*."""
+    if side:
+        number = after["bare"] - before["bare"]
+        return {"Call": number} if number > 0 else {}
+    found: dict[str, Any] = {}
+    for name, number in after["objects"].items():
+        if number > before["objects"].get(name, 0):
+            found[name] = number - before["objects"].get(name, 0)
+    tasks = list(after["tasks"])
+    for name in before["tasks"]:
+        if name in tasks:
+            tasks.remove(name)
+    if tasks:
+        found["tasks"] = tasks
+    return found
+
+
+async def run_server(
+    server: Server,
+    scenarios: Sequence[Scenario],
+    journal: Journal,
+    report: Report,
+    targets: Sequence[str],
+) -> None:
+    """Play all scenarios on one server, in a process of its own."""
+    playable = [
+        scenario
+        for scenario in scenarios
+        if scenario.needs <= server.abilities and not scenario.needs_shutdown
+    ]
+    for scenario in scenarios:
+        if not scenario.needs <= server.abilities:
+            report(Result(server.name, scenario, Verdict.ABSENT))
+    try:
+        async with running(server, APP, journal.environment) as process:
+            run = ServerRun(server, process, journal)
+            await run.warm_up(targets)
+            for scenario in list(playable):
+                report(await run.judge(scenario))
+                playable.remove(scenario)
+    except (CannotStart, OSError, EOFError) as error:
+        for scenario in playable:
+            report(Result(server.name, scenario, Verdict.FAIL, [("server", str(error))]))
+
+
+async def run_all(
+    servers: Sequence[Server],
+    work: Callable[[Server, Journal], Awaitable[None]],
+    *,
+    at_once: int,
+) -> None:
+    """Do *work* for each server, for some of them at once."""
+    limiter = anyio.CapacityLimiter(at_once)
+    journal = Journal()
+
+    async def work_on(server: Server) -> None:
+        async with limiter:
+            await work(server, journal)
+
+    with NamedTemporaryFile() as file:
+        file.truncate(_BIG)
+        journal.file = file.name
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(journal.listen)
+            async with anyio.create_task_group() as works:
+                for server in servers:
+                    works.start_soon(work_on, server)
+            tasks.cancel_scope.cancel()
