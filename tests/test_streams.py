@@ -431,7 +431,7 @@ async def test_closing_is_bounded() -> None:
     stream = cancelable_stream(source)
     start = anyio.current_time()
 
-    with pytest.raises(TimeoutError, match="was not closed within 10 seconds"):
+    with pytest.raises(TimeoutError, match="was not closed within its 10 seconds"):
         await stream.aclose()
     await stream.aclose()
 

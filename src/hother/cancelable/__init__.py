@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ._core._reasons import Cancelation, CancelationReason
     from ._core._token import CancelationToken, TokenStatistics
     from ._iteration import CancelableAsyncIterator
-    from ._scope import Cancelable, OperationOptions, current_operation
+    from ._options import OperationOptions
+    from ._scope import Cancelable, current_operation
     from ._shield import Shield
     from .decorators import (
         cancelable,
@@ -125,8 +126,8 @@ _PLACES = {
     "CancelationToken": "._core._token",
     "TokenStatistics": "._core._token",
     "CancelableAsyncIterator": "._iteration",
+    "OperationOptions": "._options",
     "Cancelable": "._scope",
-    "OperationOptions": "._scope",
     "current_operation": "._scope",
     "Shield": "._shield",
     "cancelable": ".decorators",

@@ -1,8 +1,10 @@
 """The block of an operation while it runs: the scope that stops it, its deadline, and what it registered.
 
 1. The token says that the operation should stop; the scope stops it. A callback on the token cancels
-   the scope, always in the scope's own loop.
-2. A timeout is the scope's deadline; no task waits for it.
+   the scope, always in the scope's own loop; or, if there is a grace period, sets the scope's deadline to
+   the end of it.
+2. A timeout is the scope's deadline; no task waits for it. There is a timer only if the token has to know of
+   the deadline at once: for a grace period, or since somebody else listens to the token.
 3. The flag of an enclosing operation may be up before its scope is cancelled, if a thread raised it.
    Then the enclosing scope comes first: else this block would take the cancelation for its own.
 4. All that opening registers (callbacks on tokens, the current operation) closing takes away.
@@ -21,9 +23,10 @@ from typing import Any
 from anyio import CancelScope
 from anyio.lowlevel import current_token
 
+from ._cleanup import Cleanup
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._token import Callback, CancelationToken
-from ._core._wakeup import run_in, thread_safe_clock
+from ._core._wakeup import call_at, run_in, thread_safe_clock
 
 # The blocks around this code, innermost first. All of them, since one that was left may be gone when
 # a task that was started in it looks for those around it.
@@ -40,33 +43,40 @@ class Block:
     Other threads may ask how much time is left, and nothing else.
 
     Args:
-        owner: The operation; not kept alive.
+        owner: The operation; not kept alive. Its ``_time_is_up()`` is called when the deadline has passed.
         name: What to call it.
         token: The operation's own token, which cancels the block.
-        limits: Pairs of how many seconds the block may take at most, and what exceeding them means.
+        grace: From being cancelled to being interrupted, in seconds.
+        is_detached: Whether nothing around the block interrupts it.
     """
+
+    tells_in_time = False  #: whether the token must hear of the deadline at once
+    cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
+    _hard_deadline = inf  # when the grace period of a cancelation is over
+    _take_timer_back: Callable[[], object] | None = None
 
     def __init__(
         self,
         owner: object,
         name: str | None,
         token: CancelationToken,
-        limits: Iterable[tuple[float, Cancelation]],
+        grace: float = 0.0,
+        is_detached: bool = False,
     ) -> None:
         self._owner = weakref.ref(owner)
         self._name = name
         self._token = token
-        self._loop = current_token()  # fails, with nothing to undo, where no event loop runs
-        self._clock = thread_safe_clock(self._loop)
+        self.loop = current_token()  #: fails, with nothing to undo, where no event loop runs
+        self._clock = thread_safe_clock(self.loop)
         self.started_at = time.time()  #: in seconds since the epoch
-        self._opened = self._clock()
+        self.opened_at = self._clock()  #: on the loop's clock
         self._closed: float | None = None
-        limit = min(limits, key=lambda limit: limit[0], default=None)
-        self.late = None if limit is None else limit[1]  #: what passing the deadline means
-        self.deadline = inf if limit is None else self._opened + limit[0]  #: on the loop's clock
-        self._scope = CancelScope(deadline=self.deadline)
-        self._outer = tuple(weakref.ref(block) for block in _open_blocks(_current.get()))
-        self._removers: list[Callable[[], None]] = []
+        self._grace = grace
+        self.deadline = inf  #: on the loop's clock
+        self._scope = CancelScope(shield=is_detached)
+        outer = () if is_detached else _open_blocks(_current.get())
+        self._outer = tuple(weakref.ref(block) for block in outer)
+        self._removers: list[Callable[[], object]] = []
 
     # --- Safe in any thread
 
@@ -81,7 +91,17 @@ class Block:
 
     def elapsed(self) -> float:
         """How many seconds the block has run, or ran."""
-        return (self._clock() if self._closed is None else self._closed) - self._opened
+        return (self._clock() if self._closed is None else self._closed) - self.opened_at
+
+    def now(self) -> float:
+        """The time on the loop's clock."""
+        return self._clock()
+
+    def in_own_time(self, other: Block) -> float:
+        """The deadline of *other* on the clock of this block's loop."""
+        if self._clock == other._clock:
+            return other.deadline
+        return self._clock() + (other.deadline - other._clock())
 
     @property
     def is_closed(self) -> bool:
@@ -95,18 +115,50 @@ class Block:
 
     # --- In the block's task
 
-    def open(self) -> None:
+    def follow_up(self, previous: Block) -> None:
+        """Take over how much of the grace period is left."""
+        if previous._hard_deadline != inf:
+            self._hard_deadline = self._clock() + (previous._hard_deadline - previous._clock())
+
+    def open(self, deadline: float) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
+        if deadline != inf:
+            self.set_deadline(deadline)
         self._scope.__enter__()
         _current.set((weakref.ref(self), *self._outer))
 
+    def set_deadline(self, deadline: float) -> None:
+        """Move the deadline, which is over when it has passed: then nothing is moved any more."""
+        self.deadline = deadline
+        if self._closed is None:
+            self._scope.deadline = self.interrupted_at
+            self._tell_cleanup()
+            self.keep_time()
+
+    def keep_time(self) -> None:
+        """Have the token told of the deadline when it comes, if that is asked for."""
+        if self._take_timer_back is not None:
+            self._take_timer_back()
+            self._take_timer_back = None
+        if (self._grace or self.tells_in_time) and self.deadline != inf and self._closed is None:
+            self._take_timer_back = call_at(self.loop, self.deadline, self._ring)
+
+    @property
+    def interrupted_at(self) -> float:
+        """When the block is interrupted, as far as that is known."""
+        return min(self.deadline + self._grace, self._hard_deadline)
+
     def listen(self, token: CancelationToken, callback: Callback) -> None:
-        """Have *callback* called when *token* is cancelled, for as long as the block is open."""
-        self._removers.append(token.add_callback(callback))
+        """Have *callback* called for each cause of *token*, for as long as the block is open."""
+        self._removers.append(token._listen(callback))
+
+    def on_close(self, callback: Callable[[], object]) -> None:
+        """Have *callback* called when the block is closed."""
+        self._removers.append(callback)
 
     def cancel_with_token(self) -> None:
         """Have the block stopped once its token is cancelled, or now, if it is."""
-        self.listen(self._token, lambda cause: run_in(self._loop, self._cancel, cause))
+        self._removers.append(self._token.add_callback(lambda cause: run_in(self.loop, self._cancel, cause)))
 
     def close(
         self,
@@ -127,13 +179,15 @@ class Block:
             return remaining
         finally:
             self._closed = self._clock()
+            self.keep_time()
             self._unlink()
 
     def outside_cancelation(self) -> Cancelation:
         """Tell why the block was cancelled from outside, as far as that can be known."""
         for outer in self._enclosing():
-            cause = outer._token.cancelation or (outer.late if outer.is_late else None)
-            if cause is not None:
+            outer.notice_deadline()
+            cause = outer._token.cancelation
+            if cause is not None and outer._clock() >= outer.interrupted_at:
                 return parent_cancelation(outer._name, cause)
         return Cancelation(CancelationReason.EXTERNAL)
 
@@ -142,15 +196,37 @@ class Block:
         owners = (outer._owner() for outer in self._enclosing())
         return (owner for owner in owners if owner is not None)
 
+    def notice_deadline(self) -> None:
+        """Tell the token if the deadline has passed: the scope tells only the block. Safe in any thread."""
+        owner: Any = self._owner() if self.is_late else None
+        if owner is not None:
+            owner._time_is_up()
+
+    def _ring(self) -> None:
+        """Runs in the loop. Timers may come a bit early: then there is another one."""
+        self.notice_deadline()
+        if not self._token.is_cancelled:
+            self.keep_time()
+
     def _cancel(self, cancelation: Cancelation) -> None:
         """Runs in the loop, perhaps when the block is closed already."""
-        if self._closed is None:
+        if self._closed is not None:
+            return
+        self._hard_deadline = min(self._hard_deadline, self._clock() + self._grace)
+        if self._grace:
+            self._scope.deadline = self.interrupted_at
+        else:
             self._scope.cancel(f"{cancelation.reason}: {cancelation}")
+        self._tell_cleanup()
+
+    def _tell_cleanup(self) -> None:
+        if self.cleanup is not None:
+            self.cleanup.begin_at(self.interrupted_at)
 
     def _cancel_enclosing(self) -> None:
         for outer in self._enclosing():
             cancelation = outer._token.cancelation
-            if cancelation is not None and outer._loop == self._loop:
+            if cancelation is not None and outer.loop == self.loop:
                 outer._cancel(cancelation)
 
     def _enclosing(self) -> Iterator[Block]:

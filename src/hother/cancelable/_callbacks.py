@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 from inspect import isawaitable
 from typing import Any
 
-from anyio import CancelScope, current_time
-
+from ._cleanup import Cleanup, ShieldedScope
 from ._core._observers import report
 
 BUDGET = 10.0
@@ -26,21 +25,23 @@ def checked(callback: Callable[..., object]) -> Callable[..., object]:
     return callback
 
 
-async def run_all(callbacks: Iterable[Callable[..., object]], *args: Any) -> None:
+async def run_all(
+    callbacks: Iterable[Callable[..., object]], *args: Any, cleanup: Cleanup | None = None
+) -> None:
     """Run *callbacks* one after the other, in this task. Not a checkpoint unless one of them is."""
     errors: list[Exception] = []
     for callback in callbacks:
         try:
-            await _run(callback, *args)
+            await _run(cleanup, callback, *args)
         except Exception as error:
             errors.append(error)
     report(errors)
 
 
-async def _run(callback: Callable[..., object], *args: Any) -> None:
+async def _run(cleanup: Cleanup | None, callback: Callable[..., object], *args: Any) -> None:
     result = callback(*args)
     if isawaitable(result):
-        with CancelScope(shield=True, deadline=current_time() + BUDGET) as scope:
+        with ShieldedScope(BUDGET, cleanup) as scope:
             await result
-        if scope.cancelled_caught:
-            raise TimeoutError(f"callback {callback!r} did not end within {BUDGET:g} seconds")
+        if scope.was_cut_short:
+            raise TimeoutError(f"callback {callback!r} did not end within {scope.limit}")

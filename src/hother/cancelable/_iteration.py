@@ -11,17 +11,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anyio import CancelScope, current_time
 from anyio.lowlevel import checkpoint
 
 from ._block import Block
+from ._cleanup import ShieldedScope
 from ._core._errors import LifecycleError, error_for
 from ._core._public import public
-from ._core._reasons import Cancelation
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -144,10 +143,10 @@ class CancelableAsyncIterator(Generic[T]):
         close: Callable[[], Any] | None = getattr(self._source, "aclose", None)
         if close is None:
             return
-        with CancelScope(shield=True, deadline=current_time() + CLOSING_BUDGET) as scope:
+        with ShieldedScope(CLOSING_BUDGET, (self._steps or self._cancelable)._cleanup) as scope:
             await close()
-        if scope.cancelled_caught:
-            raise TimeoutError(f"{self._source!r} was not closed within {CLOSING_BUDGET:g} seconds")
+        if scope.was_cut_short:
+            raise TimeoutError(f"{self._source!r} was not closed within {scope.limit}")
 
     async def __aenter__(self) -> Self:
         return self
@@ -170,7 +169,7 @@ class CancelableAsyncIterator(Generic[T]):
         if self._cancelable._is_around:  # then its scope interrupts us
             return await self._advance()
         if self._steps is None:
-            if self._cancelable._sources and self._cancelable._block is None:
+            if self._cancelable._block is None and self._cancelable._has_sources:
                 raise LifecycleError(  # they wait in tasks, and no task may live from step to step
                     "the sources of an operation wait only in its block: enter it, and stream inside of it"
                 )
@@ -184,13 +183,7 @@ class CancelableAsyncIterator(Generic[T]):
 
 async def _in_a_block(operation: Cancelable, advance: Callable[[], Awaitable[T]]) -> T:
     """Make one step in a block of its own. The operation is never entered; its time is that of all steps."""
-    previous = operation._block
-    limits: Iterable[tuple[float, Cancelation]] = operation._limits()
-    if previous is not None:
-        left = previous.remaining()
-        limits = () if left is None or previous.late is None else [(left, previous.late)]
-    operation._block = block = Block(operation, operation.name, operation.token, limits)
-    block.open()
+    operation._block = block = operation._open_block(operation._block)
     try:
         operation._listen(block)
         item = await advance()
@@ -201,8 +194,7 @@ async def _in_a_block(operation: Cancelable, advance: Callable[[], Awaitable[T]]
     else:
         block.close(None, None, None)
         return item
-    if block.late is not None:
-        operation._settle(block.late)  # no effect if the token was first
+    operation._settle_stopped()
     if not operation._raise_on_cancel:
         raise StopAsyncIteration
     assert operation.cancelation is not None

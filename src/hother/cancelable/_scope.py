@@ -13,13 +13,15 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial, wraps
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from anyio import get_cancelled_exc_class
+from anyio.lowlevel import checkpoint_if_cancelled
 
-from ._block import Block, current_owner, parent_cancelation
+from . import _causes, _deadline
+from ._block import Block, current_owner
 from ._callbacks import checked, run_all
-from ._core._errors import CancelationError, LifecycleError, error_for, leaves
+from ._cleanup import Cleanup
+from ._core._errors import CancelationError, LifecycleError, error_for
 from ._core._lifecycle import OperationStatus, check_transition
 from ._core._observers import Observer, notify_progress, notify_transition, report, watching
 from ._core._operation import OperationContext
@@ -27,33 +29,25 @@ from ._core._public import public
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._timeouts import seconds
 from ._core._token import CancelationToken
+from ._core._wakeup import call_soon, run_in
+from ._critical import Sections, run_to_end
+from ._ending import finish, is_own_error, raise_again
 from ._iteration import CancelableAsyncIterator
+from ._options import OperationOptions, check_names, checked_policy, checked_tokens
 from ._shield import Shield
 from ._threads import run_in_thread
 from ._watch import Watch
 from .sources._source import Source, checked_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
     from datetime import timedelta
 
-    from typing_extensions import ParamSpec, Self, Unpack
+    from typing_extensions import ParamSpec, Self, TypeVarTuple, Unpack
 
     P = ParamSpec("P")
+    Ts = TypeVarTuple("Ts")
 
 T = TypeVar("T")
-
-
-@public
-class OperationOptions(TypedDict, total=False):
-    """What every constructor of `Cancelable` takes by keyword."""
-
-    operation_id: str | None  #: instead of a random id
-    name: str | None  #: for errors and logs
-    parent: Cancelable | None  #: an operation whose cancelation and deadline hold for this one, too
-    metadata: Mapping[str, Any] | None  #: anything, for observers
-    raise_on_cancel: bool  #: False: leave the block quietly when cancelled
-    observers: Iterable[Observer]  #: who is told of this operation, besides those who watch all
 
 
 @public
@@ -91,14 +85,9 @@ class Cancelable:
         sources: Iterable[Source] = (),
         **options: Unpack[OperationOptions],
     ) -> None:
-        unknown = options.keys() - OperationOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"Cancelable() got unexpected arguments: {', '.join(sorted(unknown))}")
-        self._timeout = seconds(timeout)
-        self._tokens = tuple(tokens)
-        for token in self._tokens:
-            if not isinstance(token, CancelationToken):
-                raise TypeError(f"tokens must be CancelationTokens, got {token!r}")
+        check_names(options)
+        self._timeout = seconds(timeout)  # from entering on; moved with the deadline
+        self._tokens = checked_tokens(tokens)
         self._sources = checked_sources(sources)
         parent = options.get("parent")
         if not isinstance(parent, (Cancelable, type(None))):
@@ -110,14 +99,31 @@ class Cancelable:
         self._raise_on_cancel = options.get("raise_on_cancel", True)
         self._observers = tuple(options.get("observers", ()))
         self._callbacks: dict[str, list[Callable[..., object]]] = {}
+        if "unless" in options:
+            self._unless = checked_policy(options["unless"])
+        if "grace" in options:
+            self._grace = seconds(options["grace"], "grace") or 0.0
+        if "cleanup_budget" in options:
+            budget = seconds(options["cleanup_budget"], "cleanup_budget")
+            self._cleanup = None if budget is None else Cleanup(budget)
 
         self._status = OperationStatus.PENDING
         self._token = CancelationToken()
         self._block: Block | None = None  # from entering on
-        self._watch: Watch | None = None  # while inside, if there are sources
-        self._error: str | None = None
-        self._above_id: str | None = None
-        self._shields = 0
+
+    # What few operations have is made when it is first needed.
+    _leaders: tuple[Cancelable, ...] = ()  # whom it follows
+    _unless: Callable[[Cancelation], bool] | None = None
+    _grace = 0.0
+    _cleanup: Cleanup | None = None
+    _is_detached = False
+    _entered_at: float | None = None  # on the clock of the block's loop
+    _tells_in_time = False  # whether the token is told of the deadline at once
+    _watch: Watch | None = None  # while inside, if there are sources
+    _sections: Sections | None = None
+    _error: str | None = None
+    _above_id: str | None = None
+    _shields = 0
 
     # --- Making one
 
@@ -157,8 +163,9 @@ class Cancelable:
         """Make a new operation that ends as soon as any of these would.
 
         It takes over everything they were made with: the shortest time left, all tokens, sources and
-        parents, callbacks, observers and metadata; the name comes from *self*. Cancelling one of them cancels
-        the new one; none of them needs to be entered.
+        parents (each under the policy of the one that brings it), callbacks, observers and metadata; name,
+        grace, clean-up budget and ``raise_on_cancel`` come from *self*. Cancelling one of them cancels the new
+        one; none of them needs to be entered.
 
         Raises:
             TypeError: If one of *others* is not a `Cancelable`.
@@ -167,16 +174,12 @@ class Cancelable:
         for part in parts:
             if not isinstance(part, Cancelable):
                 raise TypeError(f"combine() takes Cancelables, got {part!r}")
-        combined = Cancelable(
-            timeout=min((left for part in parts if (left := part.remaining()) is not None), default=None),
-            tokens=[token for part in parts for token in (part._token, *part._tokens)],
-            sources={id(source): source for part in parts for source in part._sources}.values(),
-            name=self._name,
+        combined = self._new_follower(
+            parts,
             metadata={key: value for part in reversed(parts) for key, value in part._metadata.items()},
             raise_on_cancel=self._raise_on_cancel,
             observers=dict.fromkeys(observer for part in parts for observer in part._observers),
         )
-        combined._parents = tuple(dict.fromkeys(parent for part in parts for parent in part._parents))
         for part in parts:
             for event, callbacks in part._callbacks.items():
                 combined._callbacks.setdefault(event, []).extend(callbacks)
@@ -186,12 +189,41 @@ class Cancelable:
         """Make a new operation that is cancelled with this one, and when this one's time is up.
 
         Unlike a child, it is cancelled for the same reason; unlike `combine`, it takes no callbacks
-        over. Cancelling it leaves this one alone. This one need not be entered.
+        over. Cancelling it leaves this one alone. This one need not be entered. When this one's deadline is
+        moved, so is the new one's.
         """
-        tokens = (self._token, *self._tokens)
-        followed = Cancelable(timeout=self.remaining(), tokens=tokens, sources=self._sources, name=self._name)
-        followed._parents = self._parents
-        return followed
+        return self._new_follower((self,))
+
+    def detached(
+        self, *, timeout: float | timedelta | None = None, **options: Unpack[OperationOptions]
+    ) -> Cancelable:
+        """Make a new operation that knows this one, and is not cancelled with it.
+
+        It takes over name, metadata and observers, and tells this one's id as that of its parent. Neither
+        this operation nor anything else around its block interrupts it, in whatever task that is; a native
+        ``Task.cancel()`` of asyncio does. For work that must be done although nobody waits for it any more:
+        give it a *timeout*.
+
+        Args:
+            timeout: How long the block may take, in seconds, counted from entering it.
+            options: Instead of what it takes over.
+        """
+        taken_over: OperationOptions = {
+            "name": self._name,
+            "metadata": self._metadata,
+            "observers": self._observers,
+        }
+        taken_over.update(options)
+        detached = Cancelable(timeout=timeout, **taken_over)
+        detached._is_detached = True
+        detached._above_id = self.id
+        return detached
+
+    def _new_follower(self, leaders: tuple[Cancelable, ...], **options: Unpack[OperationOptions]) -> Cancelable:
+        budget = None if self._cleanup is None else self._cleanup.seconds
+        follower = Cancelable(name=self._name, grace=self._grace, cleanup_budget=budget, **options)
+        follower._leaders = leaders
+        return follower
 
     # --- Looking at it. Safe in any thread.
 
@@ -224,9 +256,9 @@ class Cancelable:
     def token(self) -> CancelationToken:
         """The operation's own token. Cancelling it cancels this operation, and not what it was made of.
 
-        When the deadline passes, those who wait for the token hear of it as the block is left, or as
-        anybody asks the operation.
+        Those who wait for it hear of everything that cancels the operation, its deadline included.
         """
+        self._tell_in_time()
         return self._token
 
     @property
@@ -239,6 +271,20 @@ class Cancelable:
         """Why the operation was cancelled, if it was."""
         self._notice_deadline()
         return self._token.cancelation
+
+    @property
+    def causes(self) -> tuple[Cancelation, ...]:
+        """All that asked for its cancelation, in order: the first one decided, and is `cancelation`.
+
+        The first 16 are kept. What its policy declined is in `declined`.
+        """
+        self._notice_deadline()
+        return self._token.causes
+
+    @property
+    def declined(self) -> tuple[Cancelation, ...]:
+        """What asked for its cancelation in vain, since ``unless`` declined; in order, the first 16."""
+        return tuple(self.__dict__.get("_declined", ()))
 
     @property
     def is_cancelled(self) -> bool:
@@ -264,7 +310,7 @@ class Cancelable:
     def deadline(self) -> float:
         """When the operation times out, on the event loop's clock (seconds), its parents' deadlines included.
 
-        Infinite if it does not, or has not been entered.
+        Infinite if it does not, or has not been entered. See `extend` and `reschedule`.
         """
         return inf if self._block is None else self._block.deadline
 
@@ -273,7 +319,49 @@ class Cancelable:
 
         Before the block is entered, that is the whole timeout.
         """
-        return self._timeout if self._block is None else self._block.remaining()
+        return _deadline.remaining(self) if self._block is None else self._block.remaining()
+
+    # --- Moving its deadline. Safe in any thread.
+
+    def extend(self, timeout: float | timedelta) -> bool:
+        """Give the operation more time: move its deadline by *timeout* seconds. Without one, nothing changes.
+
+        Children and followers have the new deadline, too. The deadlines of its own parents, and of those that it
+        follows, hold as before. Before the block is entered, its timeout is made longer.
+
+        Called in another thread than the block's, it takes effect as soon as the loop gets to it, if that is
+        before the old deadline.
+
+        Args:
+            timeout: How much to add, in seconds.
+
+        Returns:
+            Whether it was not too late: what was cancelled or has timed out stays so, and what has ended is
+            over. Then nothing changes.
+
+        Raises:
+            TypeError: If *timeout* is not a time.
+            ValueError: If it is negative or NaN. Use `reschedule` to shorten the time.
+        """
+        more = seconds(timeout)
+        return _deadline.extend(self, inf if more is None else more)
+
+    def reschedule(self, timeout: float | timedelta | None) -> bool:
+        """Set the operation's deadline anew: *timeout* seconds from now, sooner or later than before.
+
+        Before the block is entered, that is its new timeout. Otherwise like `extend`.
+
+        Args:
+            timeout: How long it may still take, in seconds; ``None`` to lift the deadline.
+
+        Returns:
+            Whether it was not too late: see `extend`.
+
+        Raises:
+            TypeError: If *timeout* is not a time.
+            ValueError: If it is negative or NaN.
+        """
+        return _deadline.reschedule(self, seconds(timeout))
 
     # --- Cancelling it
 
@@ -286,7 +374,8 @@ class Cancelable:
     ) -> bool:
         """Cancel the operation and its children, in whatever tasks and threads they run.
 
-        Safe in any thread and in signal handlers; never blocks. Before the block is entered, it will
+        With a grace period, its token is cancelled now, and its block interrupted later. What ``unless`` says
+        does not matter. Safe in any thread and in signal handlers; never blocks. Before the block is entered, it will
         be interrupted at its first checkpoint; after it was left, nothing happens to it.
 
         Args:
@@ -312,7 +401,7 @@ class Cancelable:
         """
         cancelation = self.cancelation
         if cancelation is None and self._block is None:
-            cancelation = self._pending_cancelation()
+            cancelation = _causes.pending(self)
         if cancelation is None:
             cancelation = next(self._cancelations_around(), None)
         if cancelation is not None:
@@ -327,7 +416,8 @@ class Cancelable:
                 await commit()
 
         The operation can still be cancelled meanwhile; that takes effect at the first checkpoint after
-        the section. On asyncio, a native ``Task.cancel()`` pierces every AnyIO shield, this one included.
+        the section. On asyncio, a native ``Task.cancel()`` pierces every AnyIO shield, this one included; see
+        `critical`. If the operation has a clean-up budget, the section ends with that at the latest.
 
         Args:
             timeout: The time budget, in seconds; ``None`` for no limit.
@@ -335,7 +425,77 @@ class Cancelable:
         Raises:
             TimeoutCancelation: On leaving a section that was interrupted since its budget was used up.
         """
-        return Shield(self, seconds(timeout), self._shield_changed)
+        return Shield(self, seconds(timeout), self._cleanup, self._shield_changed)
+
+    async def critical(
+        self,
+        function: Callable[[Unpack[Ts]], Awaitable[T]],
+        /,
+        *args: Unpack[Ts],
+        timeout: float | timedelta | None = None,
+    ) -> T:
+        """Await *function*, either not at all or to its end. Always a checkpoint.
+
+        ::
+
+            receipt = await operation.critical(charge, card, timeout=10)
+
+        If the operation, or anything around it, has been cancelled before, *function* is not called.
+        Once it was, nothing interrupts it but its *timeout* (or the operation's clean-up budget): not
+        a cancelation in the same instant, and not a native ``Task.cancel()`` of asyncio either, which goes
+        on once the section has ended. *function* has a task of its own, which is waited for right here; and
+        if this is not the task of the operation's block, that is not left before, either.
+
+        Args:
+            function: A coroutine function.
+            args: Its arguments.
+            timeout: The time budget, in seconds; ``None`` for no limit.
+
+        Returns:
+            What *function* returns.
+
+        Raises:
+            CancelationError: If the operation was cancelled before.
+            LifecycleError: If the operation is not running.
+            TimeoutCancelation: If *function* was interrupted since the budget was used up.
+        """
+        budget = seconds(timeout)
+        await checkpoint_if_cancelled()
+        self.check()
+        sections = self.__dict__.setdefault("_sections", Sections())
+        self._shield_changed(True)
+        try:
+            with sections:
+                return await run_to_end(partial(function, *args), budget, self._cleanup)
+        finally:
+            self._shield_changed(False)
+
+    def call_soon(
+        self, function: Callable[[Unpack[Ts]], object], /, *args: Unpack[Ts]
+    ) -> bool:
+        """Have *function* called by the event loop of the block. Safe in any thread; never blocks.
+
+        It is called once, as soon as the loop gets to it, between the steps of its tasks, and is part of
+        none of them; if the block is left before that, it is not called. What it raises goes to
+        `sys.excepthook`.
+
+        Args:
+            function: A plain function.
+            args: Its arguments.
+
+        Returns:
+            Whether the block was still open.
+
+        Raises:
+            LifecycleError: If the block has not been entered: it has no event loop.
+        """
+        block = self._block
+        if block is None:
+            raise LifecycleError(f"an operation that is {self._status} has no event loop yet")
+        if block.is_closed:
+            return False
+        call_soon(block.loop, _call_while_open, block, partial(function, *args))
+        return True
 
     # --- Work that belongs to it
 
@@ -459,18 +619,17 @@ class Cancelable:
             raise LifecycleError(
                 f"{self!r} was entered already; a Cancelable serves one block, make a new one for each"
             )
-        self._block = Block(self, self._name, self._token, self._limits())
-        if self._sources:
-            self._watch = Watch(self._sources, self._settle)
+        if self._has_sources:
+            self._watch = Watch(_causes.all_sources(self), self._settle)
             await self._watch.open()
-        self._block.open()
+        self._block = self._open_block()
         try:
             self._become(OperationStatus.RUNNING)
             self._listen(self._block)
             if self._watch is not None:
                 await self._watch.start()
             if "start" in self._callbacks:
-                await run_all(self._callbacks["start"], self.context)
+                await run_all(self._callbacks["start"], self.context, cleanup=self._cleanup)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -483,61 +642,58 @@ class Cancelable:
         traceback: TracebackType | None,
     ) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
         assert self._block is not None
+        if self._sections is not None:
+            try:
+                await self._sections.wait()
+            except BaseException as error:
+                exc_type, exc, traceback = type(error), error, error.__traceback__
         self._above_id = self._find_above_id()
         left = self._block.close(exc_type, exc, traceback)
         if self._watch is not None:
             left = await self._end_watch(self._watch, left)
-        stopped = exc is not None and (left is None or self._is_own_error(left))
-        await self._finish(self._block, left, stopped)
+        stopped = exc is not None and (left is None or is_own_error(self, left))
+        await finish(self, self._block, left, stopped)
         if stopped:
             if self._raise_on_cancel and not isinstance(left, CancelationError):
                 assert self.cancelation is not None
                 raise error_for(self.cancelation, self.context) from exc
             return not self._raise_on_cancel
         if left is not None and left is not exc:
-            _raise_again(left)
+            raise_again(left)
         return False
+
+    def _open_block(self, previous: Block | None = None) -> Block:
+        """Open a block; a stream has one for each step, after the *previous* one."""
+        block = Block(self, self._name, self._token, self._grace, self._is_detached)
+        if previous is not None:
+            block.follow_up(previous)
+        block.tells_in_time = self._tells_in_time
+        block.cleanup = self._cleanup
+        block.open(_deadline.first_deadline(self, block))
+        return block
 
     def _listen(self, block: Block) -> None:
         block.cancel_with_token()
-        for token in self._tokens:
-            block.listen(token, self._settle)
-        for parent in self._parents:
-            block.listen(parent._token, partial(self._on_parent, parent))
+        if self._tokens or self._parents or self._leaders:
+            _causes.listen(self, block)
+            if self._parents or self._leaders:
+                _deadline.follow_deadlines(self, block)
+        if "_followers" in self.__dict__:
+            _deadline.tell_followers(self)
 
-    def _on_parent(self, parent: Cancelable, cancelation: Cancelation) -> None:
-        self._settle(parent_cancelation(parent._name, cancelation))
+    @property
+    def _has_sources(self) -> bool:
+        return bool(self._sources or (self._leaders and _causes.all_sources(self)))
 
     async def _end_watch(self, watch: Watch, left: BaseException | None) -> BaseException | None:
         """End the sources. If one of them has failed, and nothing else is wrong, its error goes on."""
         self._watch = None
         left = await watch.close(left)
         failures = watch.failures
-        if failures and (left is None or self._is_own_error(left)):
+        if failures and (left is None or is_own_error(self, left)):
             left = failures.pop(0)
         report(failures)
         return left
-
-    def _limits(self) -> Iterator[tuple[float, Cancelation]]:
-        if self._timeout is not None:
-            message = f"timed out after {self._timeout:g} seconds"
-            yield self._timeout, Cancelation(CancelationReason.TIMEOUT, message)
-        for parent in self._parents:
-            block = parent._block
-            left = None if block is None or block.is_closed else block.remaining()
-            if block is not None and left is not None:
-                assert block.late is not None
-                yield left, parent_cancelation(parent._name, block.late)
-
-    def _pending_cancelation(self) -> Cancelation | None:
-        """Why the block will be cancelled as soon as it is entered."""
-        for token in self._tokens:
-            if token.cancelation is not None:
-                return token.cancelation
-        for parent in self._parents:
-            if parent.cancelation is not None:
-                return parent_cancelation(parent._name, parent.cancelation)
-        return None
 
     # --- Parts of it that run elsewhere
 
@@ -567,28 +723,27 @@ class Cancelable:
 
     # --- How it ended
 
-    async def _finish(self, block: Block, left: BaseException | None, stopped: bool) -> None:
-        """Settle how the operation ended, and tell everyone."""
-        if stopped:
-            if block.late is not None:
-                self._settle(block.late)  # no effect if the token was first
-            self._become(OperationStatus.CANCELLED)
-        elif left is None:
-            self._become(OperationStatus.COMPLETED)
-        elif all(self._is_from_outside(leaf) for leaf in leaves(left)):
-            self._settle(block.outside_cancelation())
-            self._become(OperationStatus.CANCELLED)
-        else:
-            self._error = repr(left)
-            self._become(OperationStatus.FAILED)
-        callbacks = self._callbacks.get(_EVENTS[self._status])
-        if callbacks:
-            await run_all(callbacks, self.context, *(() if self._error is None else (left,)))
+    def _settle_stopped(self) -> None:
+        """Tell the token, if it does not know, why the block was stopped: then it was the deadline."""
+        if not self._token.is_cancelled:
+            self._time_is_up()
 
     def _notice_deadline(self) -> None:
         """Tell the token that the deadline has passed: the scope tells only the block."""
-        if self._block is not None and self._block.late is not None and self._block.is_late:
-            self._settle(self._block.late)
+        if self._block is not None and not self._token.is_cancelled:
+            self._block.notice_deadline()
+
+    def _tell_in_time(self) -> None:
+        """Have the token told of the deadline at the time that it passes, though nobody asks."""
+        if not self._tells_in_time:
+            self._tells_in_time = True
+            block = self._block
+            if block is not None and not block.is_closed:
+                block.tells_in_time = True
+                run_in(block.loop, block.keep_time)
+
+    def _time_is_up(self) -> None:
+        self._settle(_deadline.time_out(self))
 
     def _settle(self, cancelation: Cancelation) -> None:
         """Cancel the own token. Others may wait for it, too; their errors are not those of who caused it."""
@@ -596,20 +751,6 @@ class Cancelable:
             self._token.cancel_with(cancelation)
         except Exception as error:
             report([error])
-
-    def _is_own_error(self, error: BaseException | None) -> bool:
-        """Whether ``check()`` raised *error* in the block, for the very cancelation of this operation."""
-        return error is not None and all(
-            isinstance(leaf, CancelationError) and leaf.cancelation is self.cancelation
-            for leaf in leaves(error)
-        )
-
-    def _is_from_outside(self, error: BaseException) -> bool:
-        """Whether *error* is a cancelation of what is around the block, by a scope or by ``check()``."""
-        if isinstance(error, CancelationError) and self._block is not None:
-            causes = [outer.cancelation for outer in self._block.enclosing_owners()]
-            return any(error.cancelation is cause for cause in causes)
-        return isinstance(error, get_cancelled_exc_class())
 
     def _become(self, status: OperationStatus) -> None:
         previous = self._status
@@ -636,13 +777,6 @@ class Cancelable:
         return self
 
 
-_EVENTS = {
-    OperationStatus.COMPLETED: "complete",
-    OperationStatus.CANCELLED: "cancel",
-    OperationStatus.FAILED: "error",
-}
-
-
 @public
 def current_operation() -> Cancelable | None:
     """Return the innermost operation whose block this code runs in, or ``None``.
@@ -653,10 +787,10 @@ def current_operation() -> Cancelable | None:
     return cast("Cancelable | None", current_owner())
 
 
-def _raise_again(error: BaseException) -> None:
-    """Raise *error* as it is: being raised here is no part of its story."""
-    context = error.__context__
+def _call_while_open(block: Block, function: Callable[[], object]) -> None:
+    if block.is_closed:
+        return
     try:
-        raise error
-    finally:
-        error.__context__ = context
+        function()
+    except Exception as error:  # nobody is there who could be told
+        report([error])

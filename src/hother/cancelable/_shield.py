@@ -6,8 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, TypeVar, final
 
-from anyio import CancelScope, current_time
-
+from ._cleanup import Cleanup, ShieldedScope
 from ._core._errors import LifecycleError, TimeoutCancelation
 from ._core._public import public
 from ._core._reasons import Cancelation, CancelationReason
@@ -20,20 +19,19 @@ T = TypeVar("T")
 class Shield(Generic[T]):
     """The async context manager that `Cancelable.shield` returns. It can be entered once."""
 
-    __slots__ = ("_budget", "_is_used", "_on_change", "_scope", "_value")
+    __slots__ = ("_is_used", "_on_change", "_scope", "_value")
 
-    def __init__(self, value: T, budget: float | None, on_change: Callable[[bool], None]) -> None:
+    def __init__(
+        self, value: T, budget: float | None, cleanup: Cleanup | None, on_change: Callable[[bool], None]
+    ) -> None:
         self._value = value
-        self._budget = budget
         self._on_change = on_change
-        self._scope = CancelScope(shield=True)
+        self._scope = ShieldedScope(budget, cleanup)
         self._is_used = False
 
     async def __aenter__(self) -> T:
         if self._is_used:
             raise LifecycleError("a shield protects one section; make a new one for each")
-        if self._budget is not None:
-            self._scope.deadline = current_time() + self._budget
         self._on_change(True)
         self._is_used = True
         self._scope.__enter__()
@@ -49,7 +47,7 @@ class Shield(Generic[T]):
             self._scope.__exit__(exc_type, exc, traceback)
         finally:
             self._on_change(False)
-        if self._scope.cancelled_caught:
-            message = f"a shielded section used up its {self._budget:g} seconds"
+        if self._scope.was_cut_short:
+            message = f"a shielded section used up {self._scope.limit}"
             raise TimeoutCancelation(Cancelation(CancelationReason.TIMEOUT, message)) from exc
         return False

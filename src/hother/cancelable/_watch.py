@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from anyio import CancelScope, Event, create_task_group
@@ -30,12 +30,16 @@ class Watch:
     """Waits for sources, from `open` to `close`.
 
     Args:
-        sources: What to wait for.
-        settle: Called with the cancelation of each source that fires or fails; the first one counts.
+        sources: What to wait for, each with what to call with its cancelation if it fires.
+        settle: Called with the cancelation of each source that fails.
     """
 
-    def __init__(self, sources: tuple[Source, ...], settle: Callable[[Cancelation], object]) -> None:
-        self._scopes = [(source, CancelScope(shield=True)) for source in sources]
+    def __init__(
+        self,
+        sources: Iterable[tuple[Source, Callable[[Cancelation], object]]],
+        settle: Callable[[Cancelation], object],
+    ) -> None:
+        self._scopes = [(source, hear, CancelScope(shield=True)) for source, hear in sources]
         self._settle = settle
         self._group = create_task_group()
         self._running = 0  # sources that have begun to wait, and not ended
@@ -49,8 +53,8 @@ class Watch:
 
     async def start(self) -> None:
         """Have all sources wait. Not interrupted by AnyIO's cancelations."""
-        for source, scope in self._scopes:
-            self._group.start_soon(self._wait, source, scope, name=repr(source))
+        for source, hear, scope in self._scopes:
+            self._group.start_soon(self._wait, source, hear, scope, name=repr(source))
         # After two steps of this task each of the others has made its first one, although Trio runs
         # those that are ready in random order: a signal that comes now finds its listener.
         await cancel_shielded_checkpoint()
@@ -63,7 +67,7 @@ class Watch:
             The exception that goes on: *exc*, or what has come instead.
         """
         self._is_over = True
-        for _, scope in self._scopes:
+        for _, _, scope in self._scopes:
             scope.cancel()
         interruption = None
         try:
@@ -83,27 +87,29 @@ class Watch:
         # theirs was on its way out.
         return None if is_caught and interruption is None else exc
 
-    async def _wait(self, source: Source, scope: CancelScope) -> None:
+    async def _wait(
+        self, source: Source, hear: Callable[[Cancelation], object], scope: CancelScope
+    ) -> None:
         self._running += 1
         try:
             with scope:
-                self._tell(await wait_for(source))
+                self._tell(hear, await wait_for(source))
         except Exception as error:
             self.failures.append(error)
             message = f"a source failed: {error!r}"
-            self._tell(Cancelation(CancelationReason.ERROR, message, by=repr(source)))
+            self._tell(self._settle, Cancelation(CancelationReason.ERROR, message, by=repr(source)))
         except BaseException as error:  # Ctrl-C, or somebody cancelled the task: the group ends the block
             message = f"the task of a source was ended by {type(error).__name__}"
-            self._tell(Cancelation(CancelationReason.EXTERNAL, message, by=repr(source)))
+            self._tell(self._settle, Cancelation(CancelationReason.EXTERNAL, message, by=repr(source)))
             raise
         finally:
             self._running -= 1
             if not self._running:
                 self._idle.set()
 
-    def _tell(self, cancelation: Cancelation) -> None:
+    def _tell(self, hear: Callable[[Cancelation], object], cancelation: Cancelation) -> None:
         if not self._is_over:  # else the block has ended in time, if only just
-            self._settle(cancelation)
+            hear(cancelation)
 
 
 def _unwrapped(error: BaseException, exc: BaseException | None) -> BaseException:

@@ -53,7 +53,7 @@ class _Alarm:
         self._loop = current_token()
         self._token = weakref.ref(token, self.stop)
         self._record = reason, message, by
-        self._take_back = call_at(current_time() + delay, self._ring)
+        self._take_back = call_at(self._loop, current_time() + delay, self._ring)
         self._remove_callback = token.add_callback(self.stop)
 
     def stop(self, _: object = None) -> None:

@@ -44,6 +44,14 @@ class Cancelation:
         """The message, or a sentence about the reason if there is none."""
         return self.message or _DEFAULT_MESSAGES[self.reason]
 
+    @property
+    def root(self) -> Cancelation:
+        """The cancelation that all of it began with: the cause of the cause, and so on; or this one."""
+        root = self
+        while root.cause is not None:
+            root = root.cause
+        return root
+
     def __str__(self) -> str:
         return f"{self.text} (by {self.by})" if self.by else self.text
 

@@ -23,6 +23,7 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, final
 
 from ._alarm import cancel_after
@@ -53,6 +54,15 @@ class _Link(weakref.ref["CancelationToken"]):
     """What a token has among its callbacks for each of its children."""
 
     __slots__ = ()
+
+
+class _News(IntEnum):
+    """What a cause is to a token."""
+
+    NONE = 0  #: it has it already
+    UNKEPT = 1  #: news, but there are too many
+    LATER = 2
+    FIRST = 3  #: it raised the flag
 
 
 class _Each:
@@ -118,8 +128,7 @@ class CancelationToken:
 
         The first 16 are kept.
         """
-        # Threads that are at it at the same time may add the same one twice, or one too many.
-        return tuple({id(cause): cause for cause in self._causes}.values())[:KEPT]
+        return self._distinct_causes()[:KEPT]
 
     def cancel(
         self,
@@ -157,23 +166,24 @@ class CancelationToken:
 
         A record that the token has already is not added again.
         """
-        is_first = self._add_cause(cancelation)
-        if is_first is None:
+        news = self._add_cause(cancelation)
+        if not news:
             return False
         errors: list[BaseException] = []
-        told = {self}
+        told = {self}  # so that what nobody keeps goes around once
         # Not by recursion: a chain of children may be longer than the stack.
-        telling = deque([(self, is_first)])
+        telling = deque([(self, news)])
         while telling:
-            token, was_raised = telling.popleft()
-            children = token._tell(cancelation, was_raised, errors)
-            telling.extend(news for news in children if news[0] not in told)
-            told.update(child for child, _ in children)
+            token, its_news = telling.popleft()
+            for child, childs_news in token._tell(cancelation, its_news, errors):
+                if childs_news is not _News.UNKEPT or child not in told:
+                    told.add(child)
+                    telling.append((child, childs_news))
         if len(errors) == 1:
             raise errors[0]
         if errors:
             raise BaseExceptionGroup("callbacks of a cancelation token failed", errors)
-        return is_first
+        return news is _News.FIRST
 
     def cancel_after(
         self,
@@ -349,37 +359,37 @@ class CancelationToken:
         """Return a snapshot of the token's insides, for debugging and for tests."""
         return TokenStatistics(self.cancelation, len(self._callbacks))
 
-    def _add_cause(self, cancelation: Cancelation) -> bool | None:
-        """Add to the causes. Tells whether it was the first; ``None``, if it was there already."""
+    def _distinct_causes(self) -> tuple[Cancelation, ...]:
+        # Threads that are at it at the same time may add the same one twice, or one too many.
+        return tuple({id(cause): cause for cause in self._causes}.values())
+
+    def _add_cause(self, cancelation: Cancelation) -> _News:
         causes = self._causes
         if any(cause is cancelation for cause in causes):
-            return None
-        if len(self.causes) < KEPT:
-            causes.append(cancelation)
-        return causes[0] is cancelation
+            return _News.NONE
+        if len(self.causes) >= KEPT:
+            return _News.UNKEPT
+        causes.append(cancelation)
+        return _News.FIRST if causes[0] is cancelation else _News.LATER
 
     def _tell(
-        self, news: Cancelation, was_raised: bool, errors: list[BaseException]
-    ) -> list[tuple[CancelationToken, bool]]:
-        """Call the callbacks, and collect what they raise.
-
-        Returns:
-            The children for which it was news, each with whether its flag went up.
-        """
-        children: list[tuple[CancelationToken, bool]] = []
-        causes = self.causes
-        if not any(cause is news for cause in causes):  # there are more than can be kept
-            causes += (news,)
+        self, cancelation: Cancelation, news: _News, errors: list[BaseException]
+    ) -> list[tuple[CancelationToken, _News]]:
+        """Call the callbacks, and collect what they raise. Returns the children for which it is news, too."""
+        children: list[tuple[CancelationToken, _News]] = []
+        causes = self._distinct_causes()
+        if news is _News.UNKEPT:
+            causes += (cancelation,)
         for handle, callback in list(self._callbacks.items()):
             if isinstance(callback, _Link):
                 child = callback()
-                answers = [] if child is None else [child._add_cause(cause) for cause in causes]
-                if child is not None and answers.count(None) < len(answers):
-                    children.append((child, True in answers))
+                childs_news = _News.NONE if child is None else max(map(child._add_cause, causes))
+                if child is not None and childs_news:
+                    children.append((child, childs_news))
             elif type(handle) is _Each:
                 if handle in self._callbacks:
                     _call(callback, causes, errors)
-            elif was_raised and self._callbacks.pop(handle, None) is not None:
+            elif news is _News.FIRST and self._callbacks.pop(handle, None) is not None:
                 _call(callback, causes[:1], errors)
         return children
 

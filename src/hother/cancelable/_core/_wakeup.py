@@ -50,30 +50,33 @@ def run_in(loop: EventLoopToken, function: Callable[..., object], *args: Any) ->
         call_soon(loop, function, *args)
 
 
-def call_at(when: float, function: Callable[..., object], *args: Any) -> Callable[[], object]:
-    """Have *function* called at a time on the clock of the event loop that runs here, perhaps a bit early.
+def call_at(
+    loop: EventLoopToken, when: float, function: Callable[..., object], *args: Any
+) -> Callable[[], object]:
+    """Have *function* called at a time on the clock of *loop*, which runs here; perhaps a bit early.
 
     It must not raise. When the loop ends before, nothing happens. Never blocks.
 
     Returns:
         A function that takes it back, for the loop's own thread. Too late, or twice, it does nothing.
     """
-    native: Any = current_token().native_token
+    native: Any = loop.native_token
     if hasattr(native, "call_at"):
         return native.call_at(when, function, *args).cancel  # type: ignore[no-any-return]
     import trio
 
-    scope = trio.CancelScope()
-    trio.lowlevel.spawn_system_task(_wait_and_call, scope, when, function, args, name=call_at)
-    return scope.cancel
+    taken_back = trio.Event()
+    trio.lowlevel.spawn_system_task(_call_unless, taken_back, when, function, args, name=call_at)
+    return taken_back.set
 
 
-async def _wait_and_call(scope: Any, when: float, function: Callable[..., object], args: Any) -> None:
+async def _call_unless(taken_back: Any, when: float, function: Callable[..., object], args: Any) -> None:
     """Trio has no timers but those of tasks. Its system tasks end with the run, without being waited for."""
     import trio
 
-    with scope:
-        await trio.sleep_until(when)
+    with trio.move_on_at(when):
+        await taken_back.wait()
+    if not taken_back.is_set():
         function(*args)
 
 

@@ -1,0 +1,59 @@
+"""What all constructors of operations take by keyword."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from ._core._observers import Observer
+from ._core._public import public
+from ._core._reasons import Cancelation
+from ._core._token import CancelationToken
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from ._scope import Cancelable
+
+
+@public
+class OperationOptions(TypedDict, total=False):
+    """What every constructor of `Cancelable` takes by keyword."""
+
+    operation_id: str | None  #: instead of a random id
+    name: str | None  #: for errors and logs
+    parent: Cancelable | None  #: an operation whose cancelation and deadline hold for this one, too
+    metadata: Mapping[str, Any] | None  #: anything, for observers
+    raise_on_cancel: bool  #: False: leave the block quietly when cancelled
+    observers: Iterable[Observer]  #: who is told of this operation, besides those who watch all
+    unless: Callable[[Cancelation], bool] | None  #: declines a cause that comes from elsewhere: returns True
+    grace: float | timedelta | None  #: seconds from being cancelled to being interrupted
+    cleanup_budget: float | timedelta | None  #: seconds that all shielded clean-up shares, once interrupted
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Refuse what is no option.
+
+    Raises:
+        TypeError: If there is such a thing.
+    """
+    unknown = options.keys() - OperationOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"Cancelable() got unexpected arguments: {', '.join(sorted(unknown))}")
+
+
+def checked_tokens(tokens: Iterable[CancelationToken]) -> tuple[CancelationToken, ...]:
+    """Return *tokens* as a tuple, or raise ``TypeError`` if one of them is none."""
+    tokens = tuple(tokens)
+    for token in tokens:
+        if not isinstance(token, CancelationToken):
+            raise TypeError(f"tokens must be CancelationTokens, got {token!r}")
+    return tokens
+
+
+def checked_policy(unless: Callable[[Cancelation], bool] | None) -> Callable[[Cancelation], bool] | None:
+    """Return *unless*, or raise ``TypeError`` if it cannot be asked by any thread at any time."""
+    if unless is not None and (not callable(unless) or iscoroutinefunction(unless)):
+        raise TypeError(f"unless must be a plain function, got {unless!r}")
+    return unless
