@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import wraps
@@ -16,12 +17,16 @@ from hother.cancelable import (
     Cancelable,
     CancelableAsyncIterator,
     CancelationToken,
+    ConditionCancelation,
     ManualCancelation,
     OperationStatus,
+    SignalCancelation,
     TimeoutCancelation,
     cancelable,
     cancelable_combine,
     cancelable_method,
+    cancelable_with_condition,
+    cancelable_with_signal,
     cancelable_with_token,
     current_operation,
     with_cancelable,
@@ -340,6 +345,77 @@ async def test_a_token_cancels_all_calls() -> None:
     await call()
 
     assert len(caught) == 3
+
+
+@pytest.mark.real_time
+async def test_a_signal_cancels_all_calls() -> None:
+    """
+    While one of them runs, the signal does not end the process.
+    """
+    before = signal.getsignal(signal.SIGUSR1)
+
+    @cancelable_with_signal(signal.SIGUSR1, signal.SIGUSR2)
+    async def work(cancelable: Cancelable, number: int) -> None:
+        assert cancelable is current_operation()
+        signal.raise_signal(number)
+        await sleep_forever()
+
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        with pytest.raises(SignalCancelation, match=f"work: received {number.name}"):
+            await work(number)
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+async def test_a_condition_cancels_all_calls() -> None:
+    """
+    It is asked at intervals, for each call.
+    """
+    answers = iter([False, False, True, True])
+
+    @cancelable_with_condition(lambda: next(answers), interval=2)
+    async def work(cancelable: Cancelable) -> None:
+        assert cancelable is current_operation()
+        await sleep_forever()
+
+    start = anyio.current_time()
+    for _ in range(2):
+        with pytest.raises(ConditionCancelation, match="work: .* came true"):
+            await work()
+    assert anyio.current_time() - start == 4
+
+
+def test_wrong_signals_and_conditions_are_refused_where_they_are_written() -> None:
+    """
+    Not when the function is called.
+    """
+    with pytest.raises(ValueError, match="at least one signal"):
+        cancelable_with_signal()
+    with pytest.raises(ValueError, match="SIGKILL cannot be caught"):
+        cancelable_with_signal(signal.SIGKILL)
+    with pytest.raises(TypeError, match="predicate must be callable"):
+        cancelable_with_condition("true")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="interval must be positive"):
+        cancelable_with_condition(lambda: True, interval=0)
+
+
+@pytest.mark.parametrize(
+    "decorate",
+    [
+        cancelable_with_signal(signal.SIGUSR1),
+        cancelable_with_condition(lambda: True),
+        cancelable_combine(Cancelable.with_condition(lambda: True)),
+    ],
+)
+def test_a_stream_cannot_wait_for_sources(decorate: Any) -> None:
+    """
+    They would have to wait in a task between its steps. It is refused rather than forgotten.
+    """
+
+    async def stream() -> AsyncIterator[int]:
+        yield 1  # pragma: no cover
+
+    with pytest.raises(TypeError, match="sources wait only in a block"):
+        decorate(stream)
 
 
 async def test_a_combination_cancels() -> None:

@@ -192,7 +192,7 @@ def test_all_causes_are_kept_in_order() -> None:
     """
     token = CancelationToken()
 
-    assert token.causes == ()
+    assert not token.causes
 
     for reason in CancelationReason:
         token.cancel(reason)

@@ -14,6 +14,8 @@ from hother.cancelable import (
     cancelable_combine,
     cancelable_method,
     cancelable_stream,
+    cancelable_with_condition,
+    cancelable_with_signal,
     cancelable_with_token,
     chunked_cancelable_stream,
     with_cancelable,
@@ -103,6 +105,16 @@ async def with_token(cancelable: Cancelable, a: int) -> bytes:
     return b""
 
 
+@cancelable_with_signal(2, 15, name="called")
+async def with_signal(cancelable: Cancelable, a: int) -> bytes:
+    return b""
+
+
+@cancelable_with_condition(lambda: False, 0.5, name="called")
+async def with_condition(cancelable: Cancelable, a: int) -> bytes:
+    return b""
+
+
 @cancelable_combine(Cancelable(), Cancelable())
 async def combined(a: int) -> bytes:
     return b""
@@ -134,6 +146,8 @@ async def functions() -> None:
     assert_type(await by_keyword(1), bytes)
     assert_type(await by_keyword(1, cancelable=Cancelable()), bytes)
     assert_type(await with_token(1), bytes)
+    assert_type(await with_signal(1), bytes)
+    assert_type(await with_condition(1), bytes)
     assert_type(await combined(1), bytes)
     assert_type(await given(1), bytes)
     assert_type(current(1), bytes)

@@ -66,17 +66,18 @@ def pending(operation: Cancelable) -> Cancelation | None:
     for part in lineage(operation):
         if part is not operation and part.cancelation is not None:
             return part.cancelation
-        for token in part._tokens:
-            for cause in token.causes:
-                if not _declines(part._unless, cause):
-                    return cause
-        for parent in part._parents:
-            parent._notice_deadline()
-            for cause in parent._token.causes:
-                from_above = parent_cancelation(parent._name, cause)
-                if not _declines(part._unless, from_above):
-                    return from_above
+        for cause in _causes_of(part):
+            if not _declines(part._unless, cause):
+                return cause
     return None
+
+
+def _causes_of(operation: Cancelable) -> Iterator[Cancelation]:
+    """What there is already that cancels a block of *operation*."""
+    for token in operation._tokens:
+        yield from token.causes
+    for parent in operation._parents:
+        yield from (parent_cancelation(parent._name, cause) for cause in parent.causes)
 
 
 def _hear(operation: Cancelable, unless: Policy, cause: Cancelation) -> None:

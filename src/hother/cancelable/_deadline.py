@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def follow_deadlines(operation: Cancelable, block: Block) -> None:
         handle = object()
         followers: dict[object, Cancelable] = above.__dict__.setdefault("_followers", {})
         followers[handle] = operation
-        block.on_close(lambda followers=followers, handle=handle: followers.pop(handle, None))
+        block.on_close(partial(followers.pop, handle, None))
     update(operation)  # it may have been moved while it was asked for
 
 
@@ -63,7 +64,7 @@ def time_out(operation: Cancelable) -> Cancelation:
     block = operation._block
     above, is_parent = (operation, False) if block is None else _earliest(operation, block)[1]
     if above is operation:
-        return Cancelation(CancelationReason.TIMEOUT, f"timed out after {operation._timeout or 0:g} seconds")
+        return Cancelation(CancelationReason.TIMEOUT, f"timed out after {round(operation._timeout or 0, 3):g} seconds")
     above._notice_deadline()
     cause = above._token.cancelation or time_out(above)
     return parent_cancelation(above._name, cause) if is_parent else cause

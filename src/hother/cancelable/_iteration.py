@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from anyio.lowlevel import checkpoint
 
-from ._block import Block
 from ._cleanup import ShieldedScope
 from ._core._errors import LifecycleError, error_for
 from ._core._public import public

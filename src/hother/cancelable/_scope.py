@@ -23,7 +23,7 @@ from ._callbacks import checked, run_all
 from ._cleanup import Cleanup
 from ._core._errors import CancelationError, LifecycleError, error_for
 from ._core._lifecycle import OperationStatus, check_transition
-from ._core._observers import Observer, notify_progress, notify_transition, report, watching
+from ._core._observers import notify_progress, notify_transition, report, watching
 from ._core._operation import OperationContext
 from ._core._public import public
 from ._core._reasons import Cancelation, CancelationReason
@@ -164,8 +164,8 @@ class Cancelable:
 
         It takes over everything they were made with: the shortest time left, all tokens, sources and
         parents (each under the policy of the one that brings it), callbacks, observers and metadata; name,
-        grace, clean-up budget and ``raise_on_cancel`` come from *self*. Cancelling one of them cancels the new
-        one; none of them needs to be entered.
+        grace, clean-up budget and ``raise_on_cancel`` come from *self*. Cancelling one of them cancels the
+        new one; none of them needs to be entered.
 
         Raises:
             TypeError: If one of *others* is not a `Cancelable`.
@@ -174,12 +174,10 @@ class Cancelable:
         for part in parts:
             if not isinstance(part, Cancelable):
                 raise TypeError(f"combine() takes Cancelables, got {part!r}")
-        combined = self._new_follower(
-            parts,
-            metadata={key: value for part in reversed(parts) for key, value in part._metadata.items()},
-            raise_on_cancel=self._raise_on_cancel,
-            observers=dict.fromkeys(observer for part in parts for observer in part._observers),
-        )
+        combined = self._new_follower(parts)
+        combined._metadata = {key: value for part in reversed(parts) for key, value in part._metadata.items()}
+        combined._raise_on_cancel = self._raise_on_cancel
+        combined._observers = tuple(dict.fromkeys(it for part in parts for it in part._observers))
         for part in parts:
             for event, callbacks in part._callbacks.items():
                 combined._callbacks.setdefault(event, []).extend(callbacks)
@@ -219,9 +217,9 @@ class Cancelable:
         detached._above_id = self.id
         return detached
 
-    def _new_follower(self, leaders: tuple[Cancelable, ...], **options: Unpack[OperationOptions]) -> Cancelable:
+    def _new_follower(self, leaders: tuple[Cancelable, ...]) -> Cancelable:
         budget = None if self._cleanup is None else self._cleanup.seconds
-        follower = Cancelable(name=self._name, grace=self._grace, cleanup_budget=budget, **options)
+        follower = Cancelable(name=self._name, grace=self._grace, cleanup_budget=budget)
         follower._leaders = leaders
         return follower
 
@@ -324,10 +322,10 @@ class Cancelable:
     # --- Moving its deadline. Safe in any thread.
 
     def extend(self, timeout: float | timedelta) -> bool:
-        """Give the operation more time: move its deadline by *timeout* seconds. Without one, nothing changes.
+        """Give the operation more time: move its deadline. Without one, nothing changes.
 
-        Children and followers have the new deadline, too. The deadlines of its own parents, and of those that it
-        follows, hold as before. Before the block is entered, its timeout is made longer.
+        Children and followers have the new deadline, too. The deadlines of its own parents, and of those
+        that it follows, hold as before. Before the block is entered, its timeout is made longer.
 
         Called in another thread than the block's, it takes effect as soon as the loop gets to it, if that is
         before the old deadline.
@@ -349,7 +347,8 @@ class Cancelable:
     def reschedule(self, timeout: float | timedelta | None) -> bool:
         """Set the operation's deadline anew: *timeout* seconds from now, sooner or later than before.
 
-        Before the block is entered, that is its new timeout. Otherwise like `extend`.
+        Before the block is entered, that is its new timeout, counted from there; and from their own
+        beginning for those that follow it already. Otherwise like `extend`.
 
         Args:
             timeout: How long it may still take, in seconds; ``None`` to lift the deadline.
@@ -374,9 +373,9 @@ class Cancelable:
     ) -> bool:
         """Cancel the operation and its children, in whatever tasks and threads they run.
 
-        With a grace period, its token is cancelled now, and its block interrupted later. What ``unless`` says
-        does not matter. Safe in any thread and in signal handlers; never blocks. Before the block is entered, it will
-        be interrupted at its first checkpoint; after it was left, nothing happens to it.
+        With a grace period, its token is cancelled now, and its block interrupted later. What ``unless``
+        says does not matter. Safe in any thread and in signal handlers; never blocks. Before the block is
+        entered, it will be interrupted at its first checkpoint; after it was left, nothing happens to it.
 
         Args:
             reason: What asked for it.
@@ -470,9 +469,7 @@ class Cancelable:
         finally:
             self._shield_changed(False)
 
-    def call_soon(
-        self, function: Callable[[Unpack[Ts]], object], /, *args: Unpack[Ts]
-    ) -> bool:
+    def call_soon(self, function: Callable[[Unpack[Ts]], object], /, *args: Unpack[Ts]) -> bool:
         """Have *function* called by the event loop of the block. Safe in any thread; never blocks.
 
         It is called once, as soon as the loop gets to it, between the steps of its tasks, and is part of

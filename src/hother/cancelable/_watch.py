@@ -87,9 +87,7 @@ class Watch:
         # theirs was on its way out.
         return None if is_caught and interruption is None else exc
 
-    async def _wait(
-        self, source: Source, hear: Callable[[Cancelation], object], scope: CancelScope
-    ) -> None:
+    async def _wait(self, source: Source, hear: Callable[[Cancelation], object], scope: CancelScope) -> None:
         self._running += 1
         try:
             with scope:

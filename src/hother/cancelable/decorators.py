@@ -35,6 +35,8 @@ __all__ = (
     "cancelable",
     "cancelable_combine",
     "cancelable_method",
+    "cancelable_with_condition",
+    "cancelable_with_signal",
     "cancelable_with_token",
     "with_cancelable",
     "with_current_operation",
@@ -214,6 +216,57 @@ def cancelable_with_token(
 
 
 @public
+def cancelable_with_signal(
+    *signals: int, name: str | None = None, inject_param: str | None = "cancelable"
+) -> Decorator:
+    """Make each call of a function an operation that is cancelled when the process receives a signal.
+
+    See `SignalSource`: calls have to be made in the main thread. Only coroutine functions can be decorated: a
+    signal is waited for in a task, and none may live from step to step of a stream.
+
+    Args:
+        signals: At least one, like ``signal.SIGTERM``.
+        name: What to call the operations; the function's name by default.
+        inject_param: The parameter that gets the operation: see `cancelable`.
+
+    Raises:
+        TypeError: If one of *signals* is not a number, or what is decorated no coroutine function.
+        ValueError: If there is none, or one cannot be caught here.
+    """
+    Cancelable.with_signal(*signals)  # complains where the mistake is
+    return _decorator(lambda called: Cancelable.with_signal(*signals, name=called), name, inject_param)
+
+
+@public
+def cancelable_with_condition(
+    predicate: Callable[[], bool | Awaitable[bool]],
+    interval: float | timedelta = 0.1,
+    *,
+    name: str | None = None,
+    inject_param: str | None = "cancelable",
+) -> Decorator:
+    """Make each call of a function an operation that is cancelled once *predicate* returns true.
+
+    See `ConditionSource`. Only coroutine functions can be decorated: see `cancelable_with_signal`.
+
+    Args:
+        predicate: What to ask. It must not block; it may be a coroutine function.
+        interval: Pause after each answer, in seconds.
+        name: What to call the operations; the function's name by default.
+        inject_param: The parameter that gets the operation: see `cancelable`.
+
+    Raises:
+        TypeError: If *predicate* cannot be called, *interval* is not a time, or what is decorated no coroutine
+            function.
+        ValueError: If *interval* is not positive.
+    """
+    Cancelable.with_condition(predicate, interval)
+    return _decorator(
+        lambda called: Cancelable.with_condition(predicate, interval, name=called), name, inject_param
+    )
+
+
+@public
 def cancelable_combine(
     *operations: Cancelable, name: str | None = None, inject_param: str | None = "cancelable"
 ) -> Decorator:
@@ -365,6 +418,8 @@ def _decorate(
     inject = injection(_checked(function), inject_param)
     wraps_function = wraps_without(function, inject_param)
     if inspect.isasyncgenfunction(function):
+        if make("")._has_sources:  # they wait in tasks, and no task may live from step to step
+            raise TypeError(f"sources wait only in a block: enter one, and iterate over {function!r} inside of it")
 
         @wraps_function
         def iterate(*args: Any, **kwargs: Any) -> CancelableAsyncIterator[Any]:

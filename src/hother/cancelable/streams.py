@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from ._scope import OperationOptions
+    from ._options import OperationOptions
 
 T = TypeVar("T")
 

@@ -170,9 +170,9 @@ class CancelationToken:
         if not news:
             return False
         errors: list[BaseException] = []
-        told = {self}  # so that what nobody keeps goes around once
+        told: set[CancelationToken] = {self}  # so that what nobody keeps goes around once
         # Not by recursion: a chain of children may be longer than the stack.
-        telling = deque([(self, news)])
+        telling: deque[tuple[CancelationToken, _News]] = deque([(self, news)])
         while telling:
             token, its_news = telling.popleft()
             for child, childs_news in token._tell(cancelation, its_news, errors):
