@@ -17,6 +17,7 @@ from anyio import CancelScope, Event, create_task_group
 
 from ._cleanup import Cleanup, ShieldedScope
 from ._core._errors import TimeoutCancelation
+from ._core._observers import report
 from ._core._reasons import Cancelation, CancelationReason
 
 T = TypeVar("T")
@@ -31,10 +32,14 @@ async def run_to_end(
         TimeoutCancelation: If the budget was used up.
     """
     work = _Work(function, ShieldedScope(budget, cleanup))
-    with CancelScope(shield=True):
-        async with create_task_group() as tasks:
-            tasks.start_soon(work.run)
-            await work.wait()
+    try:
+        with CancelScope(shield=True):
+            async with create_task_group() as tasks:
+                tasks.start_soon(work.run)
+                await work.wait()
+    except BaseException:
+        work.report_error()  # there is something more urgent to raise
+        raise
     return work.result()
 
 
@@ -93,9 +98,12 @@ class _Work(Generic[T]):
             self._interruption = error
             raise
 
+    def report_error(self) -> None:
+        if self._error is not None:
+            report([self._error])
+
     def result(self) -> T:
-        if self._interruption is not None:
-            # Below Python 3.11, a task group takes it for its own.
+        if self._interruption is not None:  # below Python 3.11, a task group takes it for its own
             raise self._interruption
         if self._error is not None:
             raise self._error

@@ -102,7 +102,8 @@ class Cancelable:
         if "unless" in options:
             self._unless = checked_policy(options["unless"])
         if "grace" in options:
-            self._grace = seconds(options["grace"], "grace") or 0.0
+            grace = seconds(options["grace"], "grace")
+            self._grace = grace if grace is not None else inf if options["grace"] else 0.0
         if "cleanup_budget" in options:
             budget = seconds(options["cleanup_budget"], "cleanup_budget")
             self._cleanup = None if budget is None else Cleanup(budget)
@@ -639,10 +640,11 @@ class Cancelable:
         traceback: TracebackType | None,
     ) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
         assert self._block is not None
+        raised = exc
         if self._sections is not None:
             try:
                 await self._sections.wait()
-            except BaseException as error:
+            except BaseException as error:  # an interruption of the task, which no scope can stop
                 exc_type, exc, traceback = type(error), error, error.__traceback__
         self._above_id = self._find_above_id()
         left = self._block.close(exc_type, exc, traceback)
@@ -655,7 +657,7 @@ class Cancelable:
                 assert self.cancelation is not None
                 raise error_for(self.cancelation, self.context) from exc
             return not self._raise_on_cancel
-        if left is not None and left is not exc:
+        if left is not None and left is not raised:
             raise_again(left)
         return False
 
