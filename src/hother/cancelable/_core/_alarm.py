@@ -54,18 +54,23 @@ class _Alarm:
         self._token = weakref.ref(token, self.stop)
         self._record = reason, message, by
         self._take_back = call_at(self._loop, current_time() + delay, self._ring)
-        self._remove_callback = token.add_callback(self.stop)
+        # What `add_callback` returns would keep the token alive.
+        token._callbacks[self] = self.stop
+        if token.is_cancelled:
+            self.stop()
 
     def stop(self, _: object = None) -> None:
         """Take the timer away. Safe in any thread, and wherever a weak reference may call it."""
-        self._remove_callback()
+        token = self._token()
+        if token is not None:
+            token._remove_callback(self)
         run_in(self._loop, self._take_back)
 
     def _ring(self) -> None:
         token = self._token()
         if token is None:
             return
-        self._remove_callback()
+        token._remove_callback(self)
         reason, message, by = self._record
         try:
             token.cancel_with(Cancelation(reason, message, by))
