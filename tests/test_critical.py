@@ -93,7 +93,8 @@ async def test_a_cancelation_in_a_section_waits_for_its_end(how: str) -> None:
 
     async with create_task_group() as tasks:
         with CancelScope() as scope:
-            tasks.start_soon(after, 0.5, {"operation": operation.cancel, "scope": scope.cancel}.get(how, int))
+            cancels: dict[str, Callable[[], object]] = {"operation": operation.cancel, "scope": scope.cancel}
+            tasks.start_soon(after, 0.5, cancels.get(how, lambda: None))
             async with operation:
                 steps.append(await operation.critical(account.transfer))
                 await checkpoint()
@@ -138,10 +139,14 @@ async def test_a_cancelation_anywhere_is_before_the_section_or_after_it(what: st
         with CancelScope() as scope:
             async with Cancelable(raise_on_cancel=False) as outer:
                 async with Cancelable(raise_on_cancel=False) as operation:
-                    cancel = {"operation": operation.cancel, "scope": scope.cancel, "outer": outer.cancel}[what]
+                    cancels: dict[str, Callable[[], object]] = {
+                        "operation": operation.cancel,
+                        "scope": scope.cancel,
+                        "outer": outer.cancel,
+                    }
                     await checkpoint()
                     value, waits = await cancelling_at(
-                        number, cancel, operation.critical(account.transfer)
+                        number, cancels[what], operation.critical(account.transfer)
                     )
                     assert value == "transfer 1"
 

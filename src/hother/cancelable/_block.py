@@ -204,8 +204,9 @@ class Block:
 
     def _ring(self) -> None:
         """Runs in the loop. Timers may come a bit early: then there is another one."""
-        self.notice_deadline()
-        if not self._token.is_cancelled:
+        if self.is_late:
+            self.notice_deadline()
+        else:
             self.keep_time()
 
     def _cancel(self, cancelation: Cancelation) -> None:

@@ -256,8 +256,8 @@ def cancelable_with_condition(
         inject_param: The parameter that gets the operation: see `cancelable`.
 
     Raises:
-        TypeError: If *predicate* cannot be called, *interval* is not a time, or what is decorated no coroutine
-            function.
+        TypeError: If *predicate* cannot be called, *interval* is no time, or what is decorated is no
+            coroutine function.
         ValueError: If *interval* is not positive.
     """
     Cancelable.with_condition(predicate, interval)
@@ -419,7 +419,9 @@ def _decorate(
     wraps_function = wraps_without(function, inject_param)
     if inspect.isasyncgenfunction(function):
         if make("")._has_sources:  # they wait in tasks, and no task may live from step to step
-            raise TypeError(f"sources wait only in a block: enter one, and iterate over {function!r} inside of it")
+            raise TypeError(
+                f"sources wait only in a block: enter one, and iterate over {function!r} inside of it"
+            )
 
         @wraps_function
         def iterate(*args: Any, **kwargs: Any) -> CancelableAsyncIterator[Any]:
