@@ -73,7 +73,7 @@ class Block:
         self._closed: float | None = None
         self._grace = grace
         self.deadline = inf  #: on the loop's clock
-        self._scope = CancelScope(shield=is_detached)
+        self._is_detached = is_detached
         outer = () if is_detached else _open_blocks(_current.get())
         self._outer = tuple(weakref.ref(block) for block in outer)
         self._removers: list[Callable[[], object]] = []
@@ -122,8 +122,10 @@ class Block:
 
     def open(self, deadline: float) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
-        if deadline != inf:
-            self.set_deadline(deadline)
+        self.deadline = deadline
+        self._scope = CancelScope(deadline=self.interrupted_at, shield=self._is_detached)
+        self._tell_cleanup()
+        self.keep_time()
         self._scope.__enter__()
         _current.set((weakref.ref(self), *self._outer))
 

@@ -673,10 +673,13 @@ class Cancelable:
 
     def _listen(self, block: Block) -> None:
         block.cancel_with_token()
-        if self._tokens or self._parents or self._leaders:
+        if self._parents or self._leaders:
             _causes.listen(self, block)
-            if self._parents or self._leaders:
-                _deadline.follow_deadlines(self, block)
+            _deadline.follow_deadlines(self, block)
+        else:
+            hear = _causes.hearing(self, self._unless)
+            for token in self._tokens:
+                block.listen(token, hear)
         if "_followers" in self.__dict__:
             _deadline.tell_followers(self)
 
