@@ -426,6 +426,7 @@ async def test_a_detached_operation_knows_the_other_one_and_is_not_cancelled_wit
                     assert detached.name == "order"
                     assert detached.metadata == {"n": 1}
                     assert detached.metadata is not operation.metadata
+                assert current_operation() is operation
                 await checkpoint()
 
     assert steps == ["receipt of 1", "same task"]

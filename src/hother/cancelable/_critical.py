@@ -104,10 +104,9 @@ class _Work(Generic[T]):
             report([self._error])
 
     def result(self) -> T:
-        if (
-            sys.version_info < (3, 11) and self._interruption is not None
-        ):  # the task group took it for its own
-            raise self._interruption
+        if sys.version_info < (3, 11):  # noqa: SIM102 - a line that coverage knows
+            if self._interruption is not None:  # the task group may have taken it for its own
+                raise self._interruption
         if self._error is not None:
             raise self._error
         if self._scope.was_cut_short:
