@@ -104,7 +104,7 @@ class _Work(Generic[T]):
             report([self._error])
 
     def result(self) -> T:
-        if sys.version_info < (3, 11):  # noqa: SIM102 - a line that coverage knows
+        if sys.version_info < (3, 11):
             if self._interruption is not None:  # the task group may have taken it for its own
                 raise self._interruption
         if self._error is not None:
