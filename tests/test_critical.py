@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from hother.cancelable import (
     Cancelable,
+    CancelationError,
     LifecycleError,
     ManualCancelation,
     OperationStatus,
@@ -311,6 +312,24 @@ async def test_a_native_cancel_while_the_block_waits_for_sections_goes_on_after_
     assert account.done == 1
     assert operation.status is OperationStatus.CANCELLED
     await other
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_section_whose_own_task_is_cancelled_is_an_error() -> None:
+    """
+    Who cancels every task there is finds that one, too: it has no value then.
+    """
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await sleep(1)
+
+    async with Cancelable() as operation:
+        with pytest.raises(CancelationError, match="the task of a critical section was cancelled"):
+            await operation.critical(work)
+        await checkpoint()
 
 
 @pytest.mark.only_on("asyncio")

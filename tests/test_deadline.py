@@ -489,7 +489,9 @@ async def test_a_timer_that_rings_too_early_rings_again() -> None:
             async with Cancelable(timeout=5) as operation:
                 operation.token.add_callback(lambda _: heard.append(anyio.current_time() - start))
                 assert operation._block is not None
-                operation._block._ring()
+                assert operation._block._take_timer_back is not None
+                operation._block._take_timer_back()
+                operation._block._ring()  # in its place
                 with CancelScope(shield=True):
                     await sleep(6)
                 await checkpoint()

@@ -10,14 +10,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, final
 
 from anyio import CancelScope, Event, create_task_group
 
 from ._cleanup import Cleanup, ShieldedScope
-from ._core._errors import TimeoutCancelation
+from ._core._errors import CancelationError, TimeoutCancelation
 from ._core._observers import report
 from ._core._reasons import Cancelation, CancelationReason
 
@@ -37,7 +36,6 @@ async def run_to_end(
         with CancelScope(shield=True):
             async with create_task_group() as tasks:
                 tasks.start_soon(work.run)
-                await work.wait()
     except BaseException:
         work.report_error()  # there is something more urgent to raise
         raise
@@ -73,15 +71,13 @@ class Sections:
 class _Work(Generic[T]):
     """What a task does for another one, and what has become of it."""
 
-    __slots__ = ("_error", "_function", "_interruption", "_is_over", "_scope", "_values")
+    __slots__ = ("_error", "_function", "_scope", "_values")
 
     def __init__(self, function: Callable[[], Awaitable[T]], scope: ShieldedScope) -> None:
         self._function = function
         self._scope = scope
         self._values: list[T] = []
         self._error: Exception | None = None
-        self._is_over = Event()
-        self._interruption: BaseException | None = None
 
     async def run(self) -> None:
         try:
@@ -89,27 +85,18 @@ class _Work(Generic[T]):
                 self._values.append(await self._function())
         except Exception as error:  # not for the task group, which would wrap it
             self._error = error
-        finally:
-            self._is_over.set()
-
-    async def wait(self) -> None:
-        try:
-            await self._is_over.wait()
-        except BaseException as error:  # the task group waits on, and lets it go on after that
-            self._interruption = error
-            raise
 
     def report_error(self) -> None:
         if self._error is not None:
             report([self._error])
 
     def result(self) -> T:
-        if sys.version_info < (3, 11):
-            if self._interruption is not None:  # the task group may have taken it for its own
-                raise self._interruption
         if self._error is not None:
             raise self._error
         if self._scope.was_cut_short:
             message = f"a critical section used up {self._scope.limit}"
             raise TimeoutCancelation(Cancelation(CancelationReason.TIMEOUT, message))
+        if not self._values:
+            message = "the task of a critical section was cancelled"
+            raise CancelationError(Cancelation(CancelationReason.EXTERNAL, message))
         return self._values[0]

@@ -455,7 +455,8 @@ class Cancelable:
             What *function* returns.
 
         Raises:
-            CancelationError: If the operation was cancelled before.
+            CancelationError: If the operation was cancelled before; or, on asyncio, if somebody has cancelled
+                the section's own task.
             LifecycleError: If the operation is not running.
             TimeoutCancelation: If *function* was interrupted since the budget was used up.
         """
