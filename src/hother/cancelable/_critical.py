@@ -17,8 +17,8 @@ from anyio import CancelScope, Event, create_task_group
 
 from ._cleanup import Cleanup, ShieldedScope
 from ._core._errors import CancelationError, TimeoutCancelation
-from ._core._report import report
 from ._core._reasons import Cancelation, CancelationReason
+from ._core._report import report
 
 T = TypeVar("T")
 

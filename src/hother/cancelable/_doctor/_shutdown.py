@@ -29,6 +29,7 @@ HANDLERS_GRACE = 0.3  # as in `_probe._stacks`, which nothing but servers should
 
 _LONGEST = GRACE + 3.0
 
+
 def shutdowns() -> Iterator[Scenario]:
     """Yield a scenario for each moment."""
     for moment in MOMENTS:
