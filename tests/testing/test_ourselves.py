@@ -16,6 +16,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import hother.cancelable
+from hother.cancelable import OperationRegistry
 from hother.cancelable.testing import LeakCheck, sweep
 from tests.testing.scenarios import SCENARIOS, Scenario, World
 
@@ -91,15 +92,19 @@ def test_async_functions_are_found_wherever_they_are() -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 async def test_an_interruption_anywhere_leaves_nothing_behind(scenario: Scenario) -> None:
     """
-    No task, no open block, no callback, no current operation, and no object.
+    No task, no open block, no callback, no current operation, no registry entry, and no object.
     """
     world = World()
     await scenario.run(world)
     await sweep(checkpoint)
     before = our_objects()
 
-    async with LeakCheck():
-        number = len(await sweep(partial(scenario.run, world), check=world.check, **scenario.options))
+    with OperationRegistry(history=0) as registry:
+        async with LeakCheck():
+            number = len(await sweep(partial(scenario.run, world), check=world.check, **scenario.options))
+
+        assert registry.list() == []
+    del registry
 
     assert number
     assert our_objects() - before == Counter()
