@@ -261,10 +261,10 @@ async def test_what_is_ones_own_is_never_declined() -> None:
     def never(_: Cancelation) -> bool:
         return True
 
-    for stop in (lambda it: it.cancel(), lambda it: it.token.cancel()):
+    for by_token in (False, True):
         with pytest.raises(ManualCancelation):
             async with Cancelable(unless=never) as operation:
-                stop(operation)
+                (operation.token if by_token else operation).cancel()
                 await checkpoint()
 
     with pytest.raises(TimeoutCancelation):

@@ -93,7 +93,8 @@ async def test_a_cancelation_in_a_section_waits_for_its_end(how: str) -> None:
 
     async with create_task_group() as tasks:
         with CancelScope() as scope:
-            tasks.start_soon(after, 0.5, {"operation": operation.cancel, "scope": scope.cancel}.get(how, int))
+            cancels: dict[str, Callable[[], object]] = {"operation": operation.cancel, "scope": scope.cancel}
+            tasks.start_soon(after, 0.5, cancels.get(how, lambda: None))
             async with operation:
                 steps.append(await operation.critical(account.transfer))
                 await checkpoint()
@@ -138,11 +139,15 @@ async def test_a_cancelation_anywhere_is_before_the_section_or_after_it(what: st
         with CancelScope() as scope:
             async with Cancelable(raise_on_cancel=False) as outer:
                 async with Cancelable(raise_on_cancel=False) as operation:
-                    cancel = {"operation": operation.cancel, "scope": scope.cancel, "outer": outer.cancel}[
-                        what
-                    ]
+                    cancels: dict[str, Callable[[], object]] = {
+                        "operation": operation.cancel,
+                        "scope": scope.cancel,
+                        "outer": outer.cancel,
+                    }
                     await checkpoint()
-                    value, waits = await cancelling_at(number, cancel, operation.critical(account.transfer))
+                    value, waits = await cancelling_at(
+                        number, cancels[what], operation.critical(account.transfer)
+                    )
                     assert value == "transfer 1"
 
         assert account.begun == account.done
@@ -421,6 +426,7 @@ async def test_a_detached_operation_knows_the_other_one_and_is_not_cancelled_wit
                     assert detached.name == "order"
                     assert detached.metadata == {"n": 1}
                     assert detached.metadata is not operation.metadata
+                assert current_operation() is operation
                 await checkpoint()
 
     assert steps == ["receipt of 1", "same task"]

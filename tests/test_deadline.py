@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from math import inf, nan
 from typing import Any
@@ -195,61 +196,56 @@ def test_an_impossible_time_is_refused(timeout: Any) -> None:
         Cancelable(timeout=1).reschedule(timeout)
 
 
+MOVES = st.one_of(
+    st.tuples(st.just("reschedule"), st.one_of(st.none(), st.integers(1, 9))),
+    st.tuples(st.just("extend"), st.integers(1, 9)),
+    st.tuples(st.just("cancel"), st.none()),
+)
+Moves = list[tuple[int, tuple[str, Any]]]
+
+
+def the_end(moves: Moves, timeout: int | None) -> tuple[float, CancelationReason | None]:
+    """When an operation ends that is moved like that, and why."""
+    now, deadline = 0, inf if timeout is None else timeout
+    for pause, (what, value) in moves:
+        now += pause
+        if deadline <= now:
+            break
+        if what == "cancel":
+            return now, CancelationReason.MANUAL
+        if what == "extend":
+            deadline += value
+        else:
+            deadline = inf if value is None else now + value
+    return (inf, None) if deadline == inf else (deadline, CancelationReason.TIMEOUT)
+
+
+async def move(operation: Cancelable, moves: Moves) -> None:
+    for pause, (what, value) in moves:
+        await sleep(pause)
+        getattr(operation, what)(*(() if what == "cancel" else (value,)))
+
+
 @given(
-    moves=st.lists(
-        st.tuples(
-            st.integers(0, 5),
-            st.one_of(
-                st.tuples(st.just("reschedule"), st.one_of(st.none(), st.integers(1, 9))),
-                st.tuples(st.just("extend"), st.integers(1, 9)),
-                st.tuples(st.just("cancel"), st.none()),
-            ),
-        ),
-        max_size=6,
-    ),
+    moves=st.lists(st.tuples(st.integers(0, 5), MOVES), max_size=6),
     timeout=st.one_of(st.none(), st.integers(1, 9)),
 )
 async def test_whatever_is_done_to_a_deadline_the_block_ends_when_the_model_says(
-    moves: list[tuple[int, tuple[str, Any]]], timeout: int | None
+    moves: Moves, timeout: int | None
 ) -> None:
     """
     Moves and cancels in any order: what comes first ends the block, with its reason, and nothing else counts.
     """
+    ends, reason = the_end(moves, timeout)
     operation = Cancelable(timeout=timeout, raise_on_cancel=False)
-    deadline = inf if timeout is None else timeout
-    now, ends, reason = 0, inf, None
-    for pause, (what, value) in moves:
-        now += pause
-        if ends != inf or deadline <= now:
-            break
-        if what == "cancel":
-            ends, reason = now, CancelationReason.MANUAL
-        elif what == "extend":
-            deadline += value
-        else:
-            deadline = inf if value is None else now + value
-    if ends == inf and deadline != inf:
-        ends, reason = deadline, CancelationReason.TIMEOUT
     child = Cancelable(parent=operation, raise_on_cancel=False)
     follower = operation.follow()
     ended: dict[Cancelable, float] = {}
 
-    async def move() -> None:
-        for pause, (what, value) in moves:
-            await sleep(pause)
-            if what == "cancel":
-                operation.cancel()
-            elif what == "extend":
-                operation.extend(value)
-            else:
-                operation.reschedule(value)
-
     async def wait(each: Cancelable) -> None:
-        try:
+        with suppress(CancelationError):
             async with each:
                 await sleep(1000)
-        except CancelationError:
-            pass
         ended[each] = anyio.current_time() - start
 
     start = anyio.current_time()
@@ -257,15 +253,11 @@ async def test_whatever_is_done_to_a_deadline_the_block_ends_when_the_model_says
         for each in (operation, child, follower):
             tasks.start_soon(wait, each)
         await wait_all_tasks_blocked()
-        tasks.start_soon(move)
+        tasks.start_soon(move, operation, moves)
 
-    assert {each: min(ends, 1000) for each in ended} == ended
-    assert (operation.cancelation.reason if operation.cancelation else None) is reason
-    if reason is not None:
-        assert follower.cancelation is not None
-        assert follower.cancelation.reason is reason
-        assert child.cancelation is not None
-        assert child.cancelation.root.reason is reason
+    assert ended == {each: min(ends, 1000) for each in (operation, child, follower)}
+    causes = [operation.cancelation, follower.cancelation, child.cancelation]
+    assert [cause and cause.root.reason for cause in causes] == [reason] * 3
 
 
 # --- Those that go by it
@@ -381,10 +373,7 @@ async def test_streams_hear_of_a_deadline_that_was_moved(own: bool) -> None:
             await sleep(2)
             yield number
 
-    if own:
-        stream = cancelable_stream(ticks(), timeout=5)
-    else:
-        stream = Cancelable(timeout=5).stream(ticks())
+    stream = cancelable_stream(ticks(), timeout=5) if own else Cancelable(timeout=5).stream(ticks())
     operation = stream.cancelable
     start = anyio.current_time()
 
@@ -433,6 +422,18 @@ async def test_parts_elsewhere_hear_of_a_deadline_that_was_moved() -> None:
     assert anyio.current_time() - start == 32
 
 
+async def test_a_parent_that_has_ended_limits_nobody_any_more() -> None:
+    """
+    Its deadline was for its own block.
+    """
+    async with Cancelable(timeout=2) as parent:
+        pass
+
+    async with Cancelable(parent=parent) as child, parent.follow() as follower:
+        assert child.remaining() is None
+        assert follower.remaining() == 2
+
+
 async def test_nothing_of_a_child_stays_with_its_parent() -> None:
     """
     Ten thousand that are over cost nothing when the deadline is moved.
@@ -474,6 +475,26 @@ async def test_who_waits_for_the_token_hears_of_the_deadline_in_time(early: bool
                 await checkpoint()
 
     assert set(heard) == {7}
+
+
+async def test_a_timer_that_rings_too_early_rings_again() -> None:
+    """
+    Clocks of event loops are not as exact as the time that they are asked for.
+    """
+    heard: list[float] = []
+    start = anyio.current_time()
+
+    async with create_task_group():
+        with pytest.raises(TimeoutCancelation):
+            async with Cancelable(timeout=5) as operation:
+                operation.token.add_callback(lambda _: heard.append(anyio.current_time() - start))
+                assert operation._block is not None
+                operation._block._ring()
+                with CancelScope(shield=True):
+                    await sleep(6)
+                await checkpoint()
+
+    assert heard == [5]
 
 
 async def test_an_operation_that_ends_in_time_leaves_no_timer() -> None:

@@ -378,7 +378,7 @@ async def test_a_condition_cancels_all_calls() -> None:
 
     start = anyio.current_time()
     for _ in range(2):
-        with pytest.raises(ConditionCancelation, match="work: .* came true"):
+        with pytest.raises(ConditionCancelation, match=r"work: .* came true"):
             await work()
     assert anyio.current_time() - start == 4
 

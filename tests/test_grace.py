@@ -495,7 +495,7 @@ async def test_closing_a_stream_shares_the_budget(own: bool) -> None:
 
     class Slow:
         def __aiter__(self) -> AsyncIterator[int]:
-            return self  # type: ignore[return-value]
+            return self
 
         async def __anext__(self) -> int:
             await sleep_forever()

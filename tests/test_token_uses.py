@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from math import inf, nan
@@ -229,14 +230,12 @@ def test_a_guard_cancels_when_it_is_left(error: type[BaseException] | None) -> N
     """
     token = CancelationToken()
 
-    try:
+    with nullcontext() if error is None else pytest.raises(error):
         with token.guard(CancelationReason.SHUTDOWN, "gone", by="owner") as guard:
             assert guard.token is token
             assert not token.is_cancelled
             if error is not None:
                 raise error
-    except BaseException as raised:
-        assert type(raised) is error
 
     assert token.cancelation == Cancelation(CancelationReason.SHUTDOWN, "gone", "owner")
 
@@ -509,7 +508,7 @@ async def test_a_worker_thread_can_wait_and_a_loop_must_not() -> None:
 
     with fail_after(5):
         async with create_task_group() as tasks:
-            tasks.start_soon(anyio.to_thread.run_sync, token.wait_in_thread)
+            tasks.start_soon(anyio.to_thread.run_sync, lambda: token.wait_in_thread())
             await sleep(0.05)
             token.cancel()
 
@@ -579,12 +578,10 @@ def test_a_hundred_thousand_links_cost_memory_only_while_they_live() -> None:
     del children, child
 
     assert links() == before
-    parent.add_callback(print)  # a dict gives its memory back when it next grows
-    assert sys.getsizeof(parent._callbacks) < 1_000
-
     for _ in range(100_000):
         parent.child()
-    assert links() == (before[0], 1)
+    assert links() == before
+    assert sys.getsizeof(parent._callbacks) < 10_000  # a dict shrinks when it is used again
 
 
 async def test_an_error_of_a_cancelled_token_in_a_call_is_an_error() -> None:

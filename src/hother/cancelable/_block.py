@@ -25,8 +25,9 @@ from anyio.lowlevel import current_token
 
 from ._cleanup import Cleanup
 from ._core._reasons import Cancelation, CancelationReason
+from ._core._report import report
 from ._core._token import Callback, CancelationToken
-from ._core._wakeup import call_at, run_in, thread_safe_clock
+from ._core._wakeup import call_at, call_soon, run_in, thread_safe_clock
 
 # The blocks around this code, innermost first. All of them, since one that was left may be gone when
 # a task that was started in it looks for those around it.
@@ -73,9 +74,9 @@ class Block:
         self._closed: float | None = None
         self._grace = grace
         self.deadline = inf  #: on the loop's clock
-        self._scope = CancelScope(shield=is_detached)
-        outer = () if is_detached else _open_blocks(_current.get())
-        self._outer = tuple(weakref.ref(block) for block in outer)
+        self._is_detached = is_detached
+        self._around = tuple(weakref.ref(block) for block in _open_blocks(_current.get()))
+        self._outer = () if is_detached else self._around  # of those around it, whom it has to do with
         self._removers: list[Callable[[], object]] = []
 
     # --- Safe in any thread
@@ -113,6 +114,12 @@ class Block:
         """Whether the block is open, and this code runs in it."""
         return any(block is self for block in _open_blocks(_current.get()))
 
+    def call_soon(self, function: Callable[[], object]) -> bool:
+        """Have *function* called by the loop, if the block is open then. Tells whether it is now."""
+        if self._closed is None:
+            call_soon(self.loop, self._call, function)
+        return self._closed is None
+
     # --- In the block's task
 
     def follow_up(self, previous: Block) -> None:
@@ -122,8 +129,10 @@ class Block:
 
     def open(self, deadline: float) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
-        if deadline != inf:
-            self.set_deadline(deadline)
+        self.deadline = deadline
+        self._scope = CancelScope(deadline=self.interrupted_at, shield=self._is_detached)
+        self._tell_cleanup()
+        self.keep_time()
         self._scope.__enter__()
         _current.set((weakref.ref(self), *self._outer))
 
@@ -202,10 +211,18 @@ class Block:
         if owner is not None:
             owner._time_is_up()
 
+    def _call(self, function: Callable[[], object]) -> None:
+        if self._closed is None:
+            try:
+                function()
+            except Exception as error:  # nobody called who could be told
+                report([error])
+
     def _ring(self) -> None:
         """Runs in the loop. Timers may come a bit early: then there is another one."""
-        self.notice_deadline()
-        if not self._token.is_cancelled:
+        if self.is_late:
+            self.notice_deadline()
+        else:
             self.keep_time()
 
     def _cancel(self, cancelation: Cancelation) -> None:
@@ -239,7 +256,7 @@ class Block:
         self._removers.clear()
         current = _current.get()
         if current and current[0]() is self:
-            _current.set(self._outer)
+            _current.set(self._around)
 
 
 def current_owner() -> Any:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, final
 
@@ -103,8 +104,9 @@ class _Work(Generic[T]):
             report([self._error])
 
     def result(self) -> T:
-        if self._interruption is not None:  # below Python 3.11, a task group takes it for its own
-            raise self._interruption
+        if sys.version_info < (3, 11):
+            if self._interruption is not None:  # the task group may have taken it for its own
+                raise self._interruption
         if self._error is not None:
             raise self._error
         if self._scope.was_cut_short:

@@ -82,20 +82,19 @@ def _own_timeout(operation: Cancelable) -> Cancelation:
 def update(operation: Cancelable) -> None:
     """Look up the deadline of *operation* again, and tell those that go by it. In its loop."""
     block = operation._block
-    if block is not None:
-        deadline = _earliest(operation, block)[0]
-        if deadline == block.deadline:
-            return
+    assert block is not None
+    deadline = _earliest(operation, block)[0]
+    if deadline != block.deadline:
         block.set_deadline(deadline)
-    tell_followers(operation)
+        tell_followers(operation)
 
 
 def tell_followers(operation: Cancelable) -> None:
     """Have those that go by the deadline of *operation* look it up. Safe in any thread."""
     followers: dict[object, Cancelable] | None = operation.__dict__.get("_followers")
     for follower in list(followers.values()) if followers else ():
-        if follower._block is not None:
-            run_in(follower._block.loop, update, follower)
+        assert follower._block is not None  # it follows from then on
+        run_in(follower._block.loop, update, follower)
 
 
 def _earliest(operation: Cancelable, block: Block) -> tuple[float, tuple[Cancelable, bool]]:

@@ -20,6 +20,8 @@ from anyio.lowlevel import checkpoint
 from ._cleanup import ShieldedScope
 from ._core._errors import LifecycleError, error_for
 from ._core._public import public
+from ._parts import follow_alive, is_around
+from ._running import has_sources, listen, open_block
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,7 +77,7 @@ class CancelableAsyncIterator(Generic[T]):
     ) -> None:
         if not isinstance(source, AsyncIterable):
             raise TypeError(f"a stream goes through an async iterable, got {source!r}")
-        if not callable(getattr(cancelable, "_follow_alive", None)):
+        if not hasattr(cancelable, "_leaders"):
             raise TypeError(f"cancelable must be a Cancelable, got {cancelable!r}")
         self._source: AsyncIterator[T] = aiter(source)
         self._cancelable = cancelable
@@ -165,14 +167,14 @@ class CancelableAsyncIterator(Generic[T]):
             await self._cancelable._tell_progress(f"{self._count} items", {"count": self._count})
 
     async def _fetch(self) -> T:
-        if self._cancelable._is_around:  # then its scope interrupts us
+        if is_around(self._cancelable):  # then its scope interrupts us
             return await self._advance()
         if self._steps is None:
-            if self._cancelable._block is None and self._cancelable._has_sources:
+            if self._cancelable._block is None and has_sources(self._cancelable):
                 raise LifecycleError(  # they wait in tasks, and no task may live from step to step
                     "the sources of an operation wait only in its block: enter it, and stream inside of it"
                 )
-            self._steps = self._cancelable._follow_alive()
+            self._steps = follow_alive(self._cancelable)
         return await _in_a_block(self._steps, self._advance)
 
     async def _advance(self) -> T:
@@ -182,9 +184,9 @@ class CancelableAsyncIterator(Generic[T]):
 
 async def _in_a_block(operation: Cancelable, advance: Callable[[], Awaitable[T]]) -> T:
     """Make one step in a block of its own. The operation is never entered; its time is that of all steps."""
-    operation._block = block = operation._open_block(operation._block)
+    operation._block = block = open_block(operation, operation._block)
     try:
-        operation._listen(block)
+        listen(operation, block)
         item = await advance()
     except BaseException as error:
         if block.close(type(error), error, error.__traceback__) is not None:

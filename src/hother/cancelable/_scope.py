@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial, wraps
 from math import inf
 from types import TracebackType
@@ -22,7 +21,7 @@ from . import _causes, _deadline
 from ._block import Block, current_owner
 from ._callbacks import checked, run_all
 from ._cleanup import Cleanup
-from ._core._errors import CancelationError, LifecycleError, error_for
+from ._core._errors import LifecycleError, error_for
 from ._core._lifecycle import OperationStatus, check_transition
 from ._core._observers import (
     Progress,
@@ -37,11 +36,12 @@ from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._timeouts import seconds
 from ._core._token import CancelationToken
-from ._core._wakeup import call_soon, run_in
+from ._core._wakeup import run_in
 from ._critical import Sections, run_to_end
-from ._ending import finish, is_own_error, raise_again
 from ._iteration import CancelableAsyncIterator
 from ._options import OperationOptions, check_names, checked_policy, checked_tokens
+from ._parts import cancelations_around, part_of
+from ._running import enter, leave
 from ._shield import Shield
 from ._threads import run_in_thread
 from ._watch import Watch
@@ -411,7 +411,7 @@ class Cancelable:
         if cancelation is None and self._block is None:
             cancelation = _causes.pending(self)
         if cancelation is None:
-            cancelation = next(self._cancelations_around(), None)
+            cancelation = next(cancelations_around(self), None)
         if cancelation is not None:
             raise error_for(cancelation, self.context)
 
@@ -495,13 +495,9 @@ class Cancelable:
         Raises:
             LifecycleError: If the block has not been entered: it has no event loop.
         """
-        block = self._block
-        if block is None:
+        if self._block is None:
             raise LifecycleError(f"an operation that is {self._status} has no event loop yet")
-        if block.is_closed:
-            return False
-        call_soon(block.loop, _call_while_open, block, partial(function, *args))
-        return True
+        return self._block.call_soon(partial(function, *args))
 
     # --- Work that belongs to it
 
@@ -533,7 +529,7 @@ class Cancelable:
             LifecycleError: If the operation has ended otherwise.
         """
         self.check()
-        async with self._part():
+        async with part_of(self):
             return await run_in_thread(
                 partial(function, *args, **kwargs), abandon_on_cancel=abandon_on_cancel
             )
@@ -552,7 +548,7 @@ class Cancelable:
         @wraps(function)
         async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
             self.check()
-            async with self._part():
+            async with part_of(self):
                 return await function(*args, **kwargs)
 
         return wrapped
@@ -623,24 +619,7 @@ class Cancelable:
     # --- The block
 
     async def __aenter__(self) -> Self:
-        if self._block is not None:
-            raise LifecycleError(
-                f"{self!r} was entered already; a Cancelable serves one block, make a new one for each"
-            )
-        if self._has_sources:
-            self._watch = Watch(_causes.all_sources(self), self._settle)
-            await self._watch.open()
-        self._block = self._open_block()
-        try:
-            self._become(OperationStatus.RUNNING)
-            self._listen(self._block)
-            if self._watch is not None:
-                await self._watch.start()
-            if "start" in self._callbacks:
-                await run_all(self._callbacks["start"], self.context, cleanup=self._cleanup)
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
-            raise
+        await enter(self)
         return self
 
     async def __aexit__(
@@ -649,88 +628,14 @@ class Cancelable:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
-        assert self._block is not None
-        raised = exc
-        if self._sections is not None:
-            try:
-                await self._sections.wait()
-            except BaseException as error:  # an interruption of the task, which no scope can stop
-                exc_type, exc, traceback = type(error), error, error.__traceback__
-        self._above_id = self._find_above_id()
-        left = self._block.close(exc_type, exc, traceback)
-        if self._watch is not None:
-            left = await self._end_watch(self._watch, left)
-        stopped = exc is not None and (left is None or is_own_error(self, left))
-        await finish(self, self._block, left, stopped)
-        if stopped:
-            if self._raise_on_cancel and not isinstance(left, CancelationError):
-                assert self.cancelation is not None
-                raise error_for(self.cancelation, self.context) from exc
-            return not self._raise_on_cancel
-        if left is not None and left is not raised:
-            raise_again(left)
-        return False
+        return await leave(self, exc_type, exc, traceback)
 
-    def _open_block(self, previous: Block | None = None) -> Block:
-        """Open a block; a stream has one for each step, after the *previous* one."""
-        block = Block(self, self._name, self._token, self._grace, self._is_detached)
-        if previous is not None:
-            block.follow_up(previous)
-        block.tells_in_time = self._tells_in_time
-        block.cleanup = self._cleanup
-        block.open(_deadline.first_deadline(self, block))
-        return block
-
-    def _listen(self, block: Block) -> None:
-        block.cancel_with_token()
-        if self._tokens or self._parents or self._leaders:
-            _causes.listen(self, block)
-            if self._parents or self._leaders:
-                _deadline.follow_deadlines(self, block)
-        if "_followers" in self.__dict__:
-            _deadline.tell_followers(self)
-
-    @property
-    def _has_sources(self) -> bool:
-        return bool(self._sources or (self._leaders and _causes.all_sources(self)))
-
-    async def _end_watch(self, watch: Watch, left: BaseException | None) -> BaseException | None:
-        """End the sources. If one of them has failed, and nothing else is wrong, its error goes on."""
-        self._watch = None
-        left = await watch.close(left)
-        failures = watch.failures
-        if failures and (left is None or is_own_error(self, left)):
-            left = failures.pop(0)
-        report(failures)
-        return left
-
-    # --- Parts of it that run elsewhere
-
-    @property
-    def _is_around(self) -> bool:
-        return self._block is not None and self._block.is_around
-
-    def _part(self) -> AbstractAsyncContextManager[object]:
-        """The block that work of this operation belongs in: its own, if this code runs there."""
-        return nullcontext() if self._is_around else self._follow_alive()
-
-    def _follow_alive(self) -> Cancelable:
-        self.check()
-        if self._status.is_final:
-            raise LifecycleError(f"an operation that is {self._status} takes up no more work")
-        return self.follow()
-
-    def _cancelations_around(self) -> Iterator[Cancelation]:
-        """Why operations around this one were cancelled, as far as that holds for its block, too."""
-        if self._block is None or self._block.is_closed:
-            return
-        for outer in self._block.enclosing_owners():
-            if outer.status is OperationStatus.SHIELDED:
-                return
-            if outer.cancelation is not None:
-                yield outer.cancelation
-
-    # --- How it ended
+    def _settle(self, cancelation: Cancelation) -> None:
+        """Cancel the own token. Others may wait for it, too; their errors are not those of who caused it."""
+        try:
+            self._token.cancel_with(cancelation)
+        except Exception as error:
+            report([error])
 
     def _settle_stopped(self) -> None:
         """Tell the token, if it does not know, why the block was stopped: then it was the deadline."""
@@ -753,13 +658,6 @@ class Cancelable:
 
     def _time_is_up(self) -> None:
         self._settle(_deadline.time_out(self))
-
-    def _settle(self, cancelation: Cancelation) -> None:
-        """Cancel the own token. Others may wait for it, too; their errors are not those of who caused it."""
-        try:
-            self._token.cancel_with(cancelation)
-        except Exception as error:
-            report([error])
 
     def _become(self, status: OperationStatus) -> None:
         previous = self._status
@@ -795,12 +693,3 @@ def current_operation() -> Cancelable | None:
     Never blocks.
     """
     return cast("Cancelable | None", current_owner())
-
-
-def _call_while_open(block: Block, function: Callable[[], object]) -> None:
-    if block.is_closed:
-        return
-    try:
-        function()
-    except Exception as error:  # nobody is there who could be told
-        report([error])

@@ -17,6 +17,7 @@ from ._core._timeouts import seconds
 from ._core._token import CancelationToken
 from ._injection import Arguments, injection, wraps_without
 from ._iteration import CancelableAsyncIterator
+from ._running import has_sources
 from ._scope import Cancelable, current_operation
 from .streams import own_stream
 
@@ -256,8 +257,8 @@ def cancelable_with_condition(
         inject_param: The parameter that gets the operation: see `cancelable`.
 
     Raises:
-        TypeError: If *predicate* cannot be called, *interval* is not a time, or what is decorated no coroutine
-            function.
+        TypeError: If *predicate* cannot be called, *interval* is no time, or what is decorated is no
+            coroutine function.
         ValueError: If *interval* is not positive.
     """
     Cancelable.with_condition(predicate, interval)
@@ -418,7 +419,7 @@ def _decorate(
     inject = injection(_checked(function), inject_param)
     wraps_function = wraps_without(function, inject_param)
     if inspect.isasyncgenfunction(function):
-        if make("")._has_sources:  # they wait in tasks, and no task may live from step to step
+        if has_sources(make("")):  # they wait in tasks, and no task may live from step to step
             raise TypeError(
                 f"sources wait only in a block: enter one, and iterate over {function!r} inside of it"
             )

@@ -1,0 +1,48 @@
+"""Where code stands to an operation: in its block, elsewhere, or in a block around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from ._core._errors import LifecycleError
+from ._core._lifecycle import OperationStatus
+from ._core._reasons import Cancelation
+
+if TYPE_CHECKING:
+    from ._scope import Cancelable
+
+
+def is_around(operation: Cancelable) -> bool:
+    """Whether this code runs in the block of *operation*."""
+    return operation._block is not None and operation._block.is_around
+
+
+def part_of(operation: Cancelable) -> AbstractAsyncContextManager[object]:
+    """The block that work of *operation* belongs in: its own, if this code runs there."""
+    return nullcontext() if is_around(operation) else follow_alive(operation)
+
+
+def follow_alive(operation: Cancelable) -> Cancelable:
+    """Make an operation that follows *operation*.
+
+    Raises:
+        CancelationError: If *operation* was cancelled.
+        LifecycleError: If it has ended otherwise.
+    """
+    operation.check()
+    if operation._status.is_final:
+        raise LifecycleError(f"an operation that is {operation._status} takes up no more work")
+    return operation.follow()
+
+
+def cancelations_around(operation: Cancelable) -> Iterator[Cancelation]:
+    """Why operations around *operation* were cancelled, as far as that holds for its block, too."""
+    if operation._block is None or operation._block.is_closed:
+        return
+    for outer in operation._block.enclosing_owners():
+        if outer.status is OperationStatus.SHIELDED:
+            return
+        if outer.cancelation is not None:
+            yield outer.cancelation

@@ -1,0 +1,115 @@
+"""The block of an operation from entering to leaving: what is opened, in which order, and what comes out."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from . import _causes, _deadline
+from ._block import Block
+from ._callbacks import run_all
+from ._core._errors import CancelationError, LifecycleError, error_for
+from ._core._lifecycle import OperationStatus
+from ._core._report import report
+from ._ending import finish, is_own_error, raise_again
+from ._watch import Watch
+
+if TYPE_CHECKING:
+    from ._scope import Cancelable
+
+
+async def enter(operation: Cancelable) -> None:
+    """Enter the block of *operation*.
+
+    Raises:
+        LifecycleError: If it was entered before.
+    """
+    if operation._block is not None:
+        raise LifecycleError(
+            f"{operation!r} was entered already; a Cancelable serves one block, make a new one for each"
+        )
+    if has_sources(operation):
+        operation._watch = Watch(_causes.all_sources(operation), operation._settle)
+        await operation._watch.open()
+    operation._block = open_block(operation)
+    try:
+        operation._become(OperationStatus.RUNNING)
+        listen(operation, operation._block)
+        if operation._watch is not None:
+            await operation._watch.start()
+        if "start" in operation._callbacks:
+            await run_all(operation._callbacks["start"], operation.context, cleanup=operation._cleanup)
+    except BaseException as error:
+        await leave(operation, type(error), error, error.__traceback__)
+        raise
+
+
+async def leave(
+    operation: Cancelable,
+    exc_type: type[BaseException] | None,
+    exc: BaseException | None,
+    traceback: TracebackType | None,
+) -> bool:
+    """Leave the block of *operation*. Tells whether what was raised ends there, or raises what goes on."""
+    assert operation._block is not None
+    raised = exc
+    if operation._sections is not None:
+        try:
+            await operation._sections.wait()
+        except BaseException as error:  # an interruption of the task, which no scope can stop
+            exc_type, exc, traceback = type(error), error, error.__traceback__
+    operation._above_id = operation._find_above_id()
+    left = operation._block.close(exc_type, exc, traceback)
+    if operation._watch is not None:
+        left = await _end_watch(operation, operation._watch, left)
+    stopped = exc is not None and (left is None or is_own_error(operation, left))
+    await finish(operation, operation._block, left, stopped)
+    if stopped:
+        if operation._raise_on_cancel and not isinstance(left, CancelationError):
+            assert operation.cancelation is not None
+            raise error_for(operation.cancelation, operation.context) from exc
+        return not operation._raise_on_cancel
+    if left is not None and left is not raised:
+        raise_again(left)
+    return False
+
+
+def open_block(operation: Cancelable, previous: Block | None = None) -> Block:
+    """Open a block; a stream has one for each step, after the *previous* one."""
+    block = Block(operation, operation._name, operation._token, operation._grace, operation._is_detached)
+    if previous is not None:
+        block.follow_up(previous)
+    block.tells_in_time = operation._tells_in_time
+    block.cleanup = operation._cleanup
+    block.open(_deadline.first_deadline(operation, block))
+    return block
+
+
+def listen(operation: Cancelable, block: Block) -> None:
+    """Have *block* stopped by all that cancels *operation*, and tell those that go by its deadline."""
+    block.cancel_with_token()
+    if operation._parents or operation._leaders:
+        _causes.listen(operation, block)
+        _deadline.follow_deadlines(operation, block)
+    else:
+        hear = _causes.hearing(operation, operation._unless)
+        for token in operation._tokens:
+            block.listen(token, hear)
+    if "_followers" in operation.__dict__:
+        _deadline.tell_followers(operation)
+
+
+def has_sources(operation: Cancelable) -> bool:
+    """Whether *operation* needs tasks to wait in."""
+    return bool(operation._sources or (operation._leaders and _causes.all_sources(operation)))
+
+
+async def _end_watch(operation: Cancelable, watch: Watch, left: BaseException | None) -> BaseException | None:
+    """End the sources. If one of them has failed, and nothing else is wrong, its error goes on."""
+    operation._watch = None
+    left = await watch.close(left)
+    failures = watch.failures
+    if failures and (left is None or is_own_error(operation, left)):
+        left = failures.pop(0)
+    report(failures)
+    return left
