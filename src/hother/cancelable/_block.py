@@ -20,14 +20,13 @@ from math import inf
 from types import TracebackType
 from typing import Any
 
-from anyio import CancelScope
 from anyio.lowlevel import current_token
 
 from ._cleanup import Cleanup
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import Callback, CancelationToken
-from ._core._wakeup import call_at, call_soon, run_in, thread_safe_clock
+from ._core._wakeup import call_at, call_soon, new_scope, run_in, thread_safe_clock
 
 # The blocks around this code, innermost first. All of them, since one that was left may be gone when
 # a task that was started in it looks for those around it.
@@ -53,8 +52,11 @@ class Block:
 
     tells_in_time = False  #: whether the token must hear of the deadline at once
     cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
+    deadline = inf  #: on the loop's clock
+    _closed: float | None = None  # when, on the loop's clock
     _hard_deadline = inf  # when the grace period of a cancelation is over
     _take_timer_back: Callable[[], object] | None = None
+    _removers: tuple[Callable[[], object], ...] = ()
 
     def __init__(
         self,
@@ -71,13 +73,11 @@ class Block:
         self._clock = thread_safe_clock(self.loop)
         self.started_at = time.time()  #: in seconds since the epoch
         self.opened_at = self._clock()  #: on the loop's clock
-        self._closed: float | None = None
         self._grace = grace
-        self.deadline = inf  #: on the loop's clock
         self._is_detached = is_detached
-        self._around = tuple(weakref.ref(block) for block in _open_blocks(_current.get()))
+        around = _current.get()
+        self._around = around and tuple(weakref.ref(block) for block in _open_blocks(around))
         self._outer = () if is_detached else self._around  # of those around it, whom it has to do with
-        self._removers: list[Callable[[], object]] = []
 
     # --- Safe in any thread
 
@@ -110,9 +110,14 @@ class Block:
         return self._closed is not None
 
     @property
+    def is_nested(self) -> bool:
+        """Whether there was a block around it that it has to do with."""
+        return bool(self._outer)
+
+    @property
     def is_around(self) -> bool:
         """Whether the block is open, and this code runs in it."""
-        return any(block is self for block in _open_blocks(_current.get()))
+        return self._closed is None and any(block() is self for block in _current.get())
 
     def call_soon(self, function: Callable[[], object]) -> bool:
         """Have *function* called by the loop, if the block is open then. Tells whether it is now."""
@@ -130,9 +135,11 @@ class Block:
     def open(self, deadline: float) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
         self.deadline = deadline
-        self._scope = CancelScope(deadline=self.interrupted_at, shield=self._is_detached)
-        self._tell_cleanup()
-        self.keep_time()
+        self._scope = new_scope(self.loop, self.interrupted_at, self._is_detached)
+        if self.cleanup is not None:
+            self._tell_cleanup()
+        if deadline != inf:
+            self.keep_time()
         self._scope.__enter__()
         _current.set((weakref.ref(self), *self._outer))
 
@@ -155,19 +162,20 @@ class Block:
     @property
     def interrupted_at(self) -> float:
         """When the block is interrupted, as far as that is known."""
-        return min(self.deadline + self._grace, self._hard_deadline)
+        at = self.deadline + self._grace
+        return at if at < self._hard_deadline else self._hard_deadline
 
     def listen(self, token: CancelationToken, callback: Callback) -> None:
         """Have *callback* called for each cause of *token*, for as long as the block is open."""
-        self._removers.append(token._listen(callback))
+        self._removers += (token._listen(callback),)
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Have *callback* called when the block is closed."""
-        self._removers.append(callback)
+        self._removers += (callback,)
 
     def cancel_with_token(self) -> None:
         """Have the block stopped once its token is cancelled, or now, if it is."""
-        self._removers.append(self._token.add_callback(lambda cause: run_in(self.loop, self._cancel, cause)))
+        self._token._add(self, self._stop)
 
     def close(
         self,
@@ -181,14 +189,14 @@ class Block:
             The exception that goes on: *exc*, or what was with it in a group; ``None`` if all of it
             was the scope's own cancelation.
         """
-        self._cancel_enclosing()
+        if self._outer:
+            self._cancel_enclosing()
         try:
             return None if self._scope.__exit__(exc_type, exc, traceback) else exc
         except BaseException as remaining:
             return remaining
         finally:
             self._closed = self._clock()
-            self.keep_time()
             self._unlink()
 
     def outside_cancelation(self) -> Cancelation:
@@ -225,6 +233,10 @@ class Block:
         else:
             self.keep_time()
 
+    def _stop(self, cancelation: Cancelation) -> None:
+        """Runs wherever the token is cancelled."""
+        run_in(self.loop, self._cancel, cancelation)
+
     def _cancel(self, cancelation: Cancelation) -> None:
         """Runs in the loop, perhaps when the block is closed already."""
         if self._closed is not None:
@@ -251,9 +263,11 @@ class Block:
         return _open_blocks(self._outer)
 
     def _unlink(self) -> None:
+        self.keep_time()
+        self._token._remove_callback(self)
         for remove in self._removers:
             remove()
-        self._removers.clear()
+        self._removers = ()
         current = _current.get()
         if current and current[0]() is self:
             _current.set(self._around)

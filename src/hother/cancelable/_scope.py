@@ -24,6 +24,7 @@ from ._cleanup import Cleanup
 from ._core._errors import LifecycleError, error_for
 from ._core._lifecycle import OperationStatus, check_transition
 from ._core._observers import (
+    Observer,
     Progress,
     Transition,
     notify_progress,
@@ -93,22 +94,29 @@ class Cancelable:
         sources: Iterable[Source] = (),
         **options: Unpack[OperationOptions],
     ) -> None:
-        check_names(options)
-        self._timeout = seconds(timeout)  # from entering on; moved with the deadline
-        self._tokens = checked_tokens(tokens)
-        self._sources = checked_sources(sources)
+        self._token = CancelationToken()
+        # Most operations are given little: the rest are the defaults of the class, below.
+        if timeout is not None:
+            self._timeout = seconds(timeout)
+        if tokens != ():
+            self._tokens = checked_tokens(tokens)
+        if sources != ():
+            self._sources = checked_sources(sources)
+        if options:
+            check_names(options)
+            self._take(options)
+
+    def _take(self, options: OperationOptions) -> None:
         parent = options.get("parent")
         if not isinstance(parent, (Cancelable, type(None))):
             raise TypeError(f"parent must be a Cancelable, got {parent!r}")
-        self._parents: tuple[Cancelable, ...] = () if parent is None else (parent,)
+        self._parents = () if parent is None else (parent,)
         self._given_id = options.get("operation_id")
         self._name = options.get("name")
         self._metadata = dict(options.get("metadata") or {})
         self._raise_on_cancel = options.get("raise_on_cancel", True)
         self._observers = tuple(options.get("observers", ()))
-        self._callbacks: dict[str, list[Callable[..., object]]] = {}
-        if "unless" in options:
-            self._unless = checked_policy(options["unless"])
+        self._unless = checked_policy(options.get("unless"))
         if "grace" in options:
             grace = seconds(options["grace"], "grace")
             self._grace = grace if grace is not None else inf if options["grace"] else 0.0
@@ -116,23 +124,34 @@ class Cancelable:
             budget = seconds(options["cleanup_budget"], "cleanup_budget")
             self._cleanup = None if budget is None else Cleanup(budget)
 
-        self._status = OperationStatus.PENDING
-        self._token = CancelationToken()
-        self._block: Block | None = None  # from entering on
-
-    # What few operations have is made when it is first needed.
+    _timeout: float | None = None  # from entering on; moved with the deadline
+    _tokens: tuple[CancelationToken, ...] = ()
+    _sources: tuple[Source, ...] = ()
+    _parents: tuple[Cancelable, ...] = ()
     _leaders: tuple[Cancelable, ...] = ()  # whom it follows
+    _given_id: str | None = None
+    _name: str | None = None
+    _raise_on_cancel = True
+    _observers: tuple[Observer, ...] = ()
     _unless: Callable[[Cancelation], bool] | None = None
     _grace = 0.0
     _cleanup: Cleanup | None = None
     _is_detached = False
+
+    _status = OperationStatus.PENDING
+    _block: Block | None = None  # from entering on
     _entered_at: float | None = None  # on the clock of the block's loop
-    _tells_in_time = False  # whether the token is told of the deadline at once
-    _watch: Watch | None = None  # while inside, if there are sources
-    _sections: Sections | None = None
     _error: str | None = None
     _above_id: str | None = None
     _shields = 0
+    _tells_in_time = False  # whether the token is told of the deadline at once
+
+    # Made when first needed.
+    _metadata: dict[str, Any] | None = None
+    _callbacks: Mapping[str, list[Callable[..., object]]] = {}  # this one stays empty
+    _followers: dict[object, Cancelable] | None = None  # those that go by its deadline
+    _watch: Watch | None = None  # while inside, if there are sources
+    _sections: Sections | None = None
 
     # --- Making one
 
@@ -184,12 +203,12 @@ class Cancelable:
             if not isinstance(part, Cancelable):
                 raise TypeError(f"combine() takes Cancelables, got {part!r}")
         combined = self._new_follower(parts)
-        combined._metadata = {key: value for part in reversed(parts) for key, value in part._metadata.items()}
+        combined._metadata = {key: value for part in reversed(parts) for key, value in part.metadata.items()}
         combined._raise_on_cancel = self._raise_on_cancel
         combined._observers = tuple(dict.fromkeys(it for part in parts for it in part._observers))
         for part in parts:
             for event, callbacks in part._callbacks.items():
-                combined._callbacks.setdefault(event, []).extend(callbacks)
+                combined._callbacks_of(event).extend(callbacks)
         return combined
 
     def follow(self) -> Cancelable:
@@ -217,7 +236,7 @@ class Cancelable:
         """
         taken_over: OperationOptions = {
             "name": self._name,
-            "metadata": self._metadata,
+            "metadata": self.metadata,
             "observers": self._observers,
         }
         taken_over.update(options)
@@ -252,7 +271,9 @@ class Cancelable:
     @property
     def metadata(self) -> dict[str, Any]:
         """What was written on the operation. It may be changed."""
-        return self._metadata
+        # Like the id: made by whichever thread is first.
+        metadata: dict[str, Any] = self.__dict__.setdefault("_metadata", {})
+        return metadata
 
     @property
     def parent(self) -> Cancelable | None:
@@ -310,7 +331,7 @@ class Cancelable:
             error=self._error,
             started_at=None if self._block is None else self._block.started_at,
             duration=None if self._block is None else self._block.elapsed(),
-            metadata=dict(self._metadata),
+            metadata=dict(self._metadata or ()),
         )
 
     @property
@@ -618,17 +639,18 @@ class Cancelable:
 
     # --- The block
 
-    async def __aenter__(self) -> Self:
-        await enter(self)
-        return self
+    # These return the coroutines of others, since a coroutine of their own around each would cost time.
 
-    async def __aexit__(
+    def __aenter__(self) -> Coroutine[Any, Any, Self]:
+        return enter(self)
+
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
-        return await leave(self, exc_type, exc, traceback)
+    ) -> Coroutine[Any, Any, bool | None]:  # bool would mean to type checkers that it may be left quietly
+        return leave(self, exc_type, exc, traceback)
 
     def _settle(self, cancelation: Cancelation) -> None:
         """Cancel the own token. Others may wait for it, too; their errors are not those of who caused it."""
@@ -677,12 +699,18 @@ class Cancelable:
         self._shields = shields
 
     def _find_above_id(self) -> str | None:
-        above = self.parent or (None if self._block is None else next(self._block.enclosing_owners(), None))
+        above = self.parent
+        if above is None and self._block is not None and self._block.is_nested:
+            above = next(self._block.enclosing_owners(), None)
         return self._above_id if above is None else above.id
 
     def _on(self, event: str, callback: Callable[..., object]) -> Self:
-        self._callbacks.setdefault(event, []).append(checked(callback))
+        self._callbacks_of(event).append(checked(callback))
         return self
+
+    def _callbacks_of(self, event: str) -> list[Callable[..., object]]:
+        own: dict[str, list[Callable[..., object]]] = self.__dict__.setdefault("_callbacks", {})
+        return own.setdefault(event, [])
 
 
 @public

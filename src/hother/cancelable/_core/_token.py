@@ -68,7 +68,13 @@ class _News(IntEnum):
 class _Each:
     """The handle of a callback that hears of each cause, the first and those after it."""
 
-    __slots__ = ()
+    __slots__ = ("_token",)
+
+    def __init__(self, token: CancelationToken) -> None:
+        self._token = token
+
+    def remove(self) -> None:
+        self._token._remove_callback(self)
 
 
 @public
@@ -170,15 +176,9 @@ class CancelationToken:
         if not news:
             return False
         errors: list[BaseException] = []
-        told: set[CancelationToken] = {self}  # so that what nobody keeps goes around once
-        # Not by recursion: a chain of children may be longer than the stack.
-        telling: deque[tuple[CancelationToken, _News]] = deque([(self, news)])
-        while telling:
-            token, its_news = telling.popleft()
-            for child, childs_news in token._tell(cancelation, its_news, errors):
-                if childs_news is not _News.UNKEPT or child not in told:
-                    told.add(child)
-                    telling.append((child, childs_news))
+        children = self._tell(cancelation, news, errors)
+        if children:
+            self._tell_all(children, cancelation, errors)
         if len(errors) == 1:
             raise errors[0]
         if errors:
@@ -313,10 +313,14 @@ class CancelationToken:
         if not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
         handle = object()
+        self._add(handle, callback)
+        return lambda: self._remove_callback(handle)
+
+    def _add(self, handle: object, callback: Callback) -> None:
+        """Like `add_callback`, with a handle of the caller's, and no function to take it back."""
         self._callbacks[handle] = callback
         if self._causes and self._callbacks.pop(handle, None) is not None:
             callback(self._causes[0])
-        return lambda: self._remove_callback(handle)
 
     def _listen(self, callback: Callback) -> Callable[[], None]:
         """Have *callback* called with each cause, those that there are already included.
@@ -324,11 +328,12 @@ class CancelationToken:
         They come in the order of `causes`, and those that were told before may be told again: this is for
         listeners that know what they have heard. Otherwise like `add_callback`.
         """
-        handle = _Each()
+        handle = _Each(self)
         self._callbacks[handle] = callback
-        for cause in self.causes:
-            callback(cause)
-        return lambda: self._remove_callback(handle)
+        if self._causes:
+            for cause in self.causes:
+                callback(cause)
+        return handle.remove
 
     def child(self) -> CancelationToken:
         """Make a token that is cancelled with this one, and can be cancelled by itself.
@@ -360,17 +365,36 @@ class CancelationToken:
         return TokenStatistics(self.cancelation, len(self._callbacks))
 
     def _distinct_causes(self) -> tuple[Cancelation, ...]:
+        causes = tuple(self._causes)
+        if len(causes) <= 1:
+            return causes
         # Threads that are at it at the same time may add the same one twice, or one too many.
-        return tuple({id(cause): cause for cause in self._causes}.values())
+        return tuple({id(cause): cause for cause in causes}.values())
 
     def _add_cause(self, cancelation: Cancelation) -> _News:
         causes = self._causes
-        if any(cause is cancelation for cause in causes):
-            return _News.NONE
-        if len(self.causes) >= KEPT:
-            return _News.UNKEPT
+        if causes:
+            if any(cause is cancelation for cause in causes):
+                return _News.NONE
+            if len(self.causes) >= KEPT:
+                return _News.UNKEPT
         causes.append(cancelation)
         return _News.FIRST if causes[0] is cancelation else _News.LATER
+
+    def _tell_all(
+        self,
+        children: list[tuple[CancelationToken, _News]],
+        cancelation: Cancelation,
+        errors: list[BaseException],
+    ) -> None:
+        """Tell *children*, and theirs. Not by recursion: a chain of them may be longer than the stack."""
+        told: set[CancelationToken] = {self}  # so that what nobody keeps goes around once
+        telling = deque([children])
+        while telling:
+            for child, news in telling.popleft():
+                if news is not _News.UNKEPT or child not in told:
+                    told.add(child)
+                    telling.append(child._tell(cancelation, news, errors))
 
     def _tell(
         self, cancelation: Cancelation, news: _News, errors: list[BaseException]

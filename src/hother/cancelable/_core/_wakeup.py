@@ -13,9 +13,11 @@ import inspect
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
+from anyio import CancelScope
 from anyio.lowlevel import EventLoopToken, current_token
 
 _LOOP_MACHINERY = frozenset(
@@ -25,6 +27,11 @@ _HOMES_OF_INTERRUPT_HANDLERS = frozenset(
     {"asyncio.runners", "anyio._backends._asyncio", "trio._core._ki"}  # AnyIO's: below Python 3.11
 )
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+
+
+def new_scope(loop: EventLoopToken, deadline: float, shield: bool) -> CancelScope:
+    """Make a scope for *loop*, which runs here. AnyIO's class would look for the loop again."""
+    return loop.backend_class.create_cancel_scope(deadline=deadline, shield=shield)
 
 
 def call_soon(loop: EventLoopToken, function: Callable[..., object], *args: Any) -> None:
@@ -120,12 +127,13 @@ def _called_from_a_task() -> bool:
     does.
     """
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not _is_machinery(frame):
+    while frame is not None and not _is_machinery(frame.f_globals.get("__name__")):
         if frame.f_code.co_flags & _COROUTINE:
             return True
         frame = frame.f_back
     return False
 
 
-def _is_machinery(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in _LOOP_MACHINERY
+@lru_cache(1024)  # a cancelation that reaches ten thousand blocks looks at the same few modules each time
+def _is_machinery(module: object) -> bool:
+    return str(module).partition(".")[0] in _LOOP_MACHINERY
