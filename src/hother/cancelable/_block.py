@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from math import inf
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, final
 
-from anyio.lowlevel import current_token
+from anyio.lowlevel import EventLoopToken
 
 from ._cleanup import Cleanup
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
-from ._core._token import Callback, CancelationToken
-from ._core._wakeup import call_at, call_soon, new_scope, run_in, thread_safe_clock
+from ._core._token import CancelationToken, Listener
+from ._core._wakeup import CallSite, call_at, call_soon, clock_of, current_backend
 
 # The blocks around this code, innermost first. All of them, since one that was left may be gone when
 # a task that was started in it looks for those around it.
@@ -37,7 +37,13 @@ _NOBODY = object()
 _kept: ContextVar[object] = ContextVar("kept_owner", default=_NOBODY)
 
 
-class Block:
+class Hear(Protocol):
+    """What is done about a cause, wherever it comes from."""
+
+    def __call__(self, cause: Cancelation, site: CallSite | None = None, /) -> object: ...
+
+
+class Block(Listener):
     """One block, opened and closed by the same task.
 
     Other threads may ask how much time is left, and nothing else.
@@ -69,8 +75,9 @@ class Block:
         self._owner = weakref.ref(owner)
         self._name = name
         self._token = token
-        self.loop = current_token()  #: fails, with nothing to undo, where no event loop runs
-        self._clock = thread_safe_clock(self.loop)
+        self._backend = current_backend()  # fails, with nothing to undo, where no event loop runs
+        self._native_token = self._backend.current_token()
+        self._clock = clock_of(self._native_token)
         self.started_at = time.time()  #: in seconds since the epoch
         self.opened_at = self._clock()  #: on the loop's clock
         self._grace = grace
@@ -80,6 +87,11 @@ class Block:
         self._outer = () if is_detached else self._around  # of those around it, whom it has to do with
 
     # --- Safe in any thread
+
+    @property
+    def loop(self) -> EventLoopToken:
+        """The loop that it runs in."""
+        return EventLoopToken(self._backend, self._native_token)
 
     @property
     def is_late(self) -> bool:
@@ -110,11 +122,6 @@ class Block:
         return self._closed is not None
 
     @property
-    def is_nested(self) -> bool:
-        """Whether there was a block around it that it has to do with."""
-        return bool(self._outer)
-
-    @property
     def is_around(self) -> bool:
         """Whether the block is open, and this code runs in it."""
         return self._closed is None and any(block() is self for block in _current.get())
@@ -135,7 +142,9 @@ class Block:
     def open(self, deadline: float) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
         self.deadline = deadline
-        self._scope = new_scope(self.loop, self.interrupted_at, self._is_detached)
+        self._scope = self._backend.create_cancel_scope(
+            deadline=self.interrupted_at, shield=self._is_detached
+        )
         if self.cleanup is not None:
             self._tell_cleanup()
         if deadline != inf:
@@ -165,9 +174,11 @@ class Block:
         at = self.deadline + self._grace
         return at if at < self._hard_deadline else self._hard_deadline
 
-    def listen(self, token: CancelationToken, callback: Callback) -> None:
-        """Have *callback* called for each cause of *token*, for as long as the block is open."""
-        self._removers += (token._listen(callback),)
+    def listen(self, token: CancelationToken, hear: Hear) -> None:
+        """Have *hear* called for each cause of *token*, for as long as the block is open."""
+        listener = _Hearing(token, hear)
+        self._removers += (listener.remove,)
+        token._listen(listener)
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Have *callback* called when the block is closed."""
@@ -175,7 +186,14 @@ class Block:
 
     def cancel_with_token(self) -> None:
         """Have the block stopped once its token is cancelled, or now, if it is."""
-        self._token._add(self, self._stop)
+        self._token._listen(self)
+
+    def hear(self, cause: Cancelation, site: CallSite) -> None:
+        """Stop. Called wherever the token is cancelled, perhaps more than once."""
+        if site.is_in(self._native_token):
+            self._cancel(cause)
+        else:
+            call_soon(self.loop, self._cancel, cause)
 
     def close(
         self,
@@ -210,6 +228,8 @@ class Block:
 
     def enclosing_owners(self) -> Iterator[Any]:
         """The operations around this one, from the inside out. Safe in any thread."""
+        if not self._outer:
+            return iter(())
         owners = (outer._owner() for outer in self._enclosing())
         return (owner for owner in owners if owner is not None)
 
@@ -233,10 +253,6 @@ class Block:
         else:
             self.keep_time()
 
-    def _stop(self, cancelation: Cancelation) -> None:
-        """Runs wherever the token is cancelled."""
-        run_in(self.loop, self._cancel, cancelation)
-
     def _cancel(self, cancelation: Cancelation) -> None:
         """Runs in the loop, perhaps when the block is closed already."""
         if self._closed is not None:
@@ -255,7 +271,7 @@ class Block:
     def _cancel_enclosing(self) -> None:
         for outer in self._enclosing():
             cancelation = outer._token.cancelation
-            if cancelation is not None and outer.loop == self.loop:
+            if cancelation is not None and outer._native_token is self._native_token:
                 outer._cancel(cancelation)
 
     def _enclosing(self) -> Iterator[Block]:
@@ -271,6 +287,25 @@ class Block:
         current = _current.get()
         if current and current[0]() is self:
             _current.set(self._around)
+
+
+@final
+class _Hearing(Listener):
+    """What a block has others do when a token is cancelled."""
+
+    __slots__ = ("_hear", "_token")
+
+    def __init__(self, token: CancelationToken, hear: Hear) -> None:
+        self._token = token
+        self._hear = hear
+
+    def hear(self, cause: Cancelation, site: CallSite) -> object:
+        """Have it done."""
+        return self._hear(cause, site)
+
+    def remove(self) -> None:
+        """Have it hear nothing any more."""
+        self._token._remove_callback(self)
 
 
 def current_owner() -> Any:

@@ -51,7 +51,7 @@ async def leave(
     exc_type: type[BaseException] | None,
     exc: BaseException | None,
     traceback: TracebackType | None,
-) -> bool:
+) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
     """Leave the block of *operation*. Tells whether what was raised ends there, or raises what goes on."""
     assert operation._block is not None
     raised = exc

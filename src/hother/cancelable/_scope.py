@@ -12,7 +12,6 @@ import weakref
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial, wraps
 from math import inf
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -37,7 +36,7 @@ from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._timeouts import seconds
 from ._core._token import CancelationToken
-from ._core._wakeup import run_in
+from ._core._wakeup import CallSite, run_in
 from ._critical import Sections, run_to_end
 from ._iteration import CancelableAsyncIterator
 from ._options import OperationOptions, check_names, checked_policy, checked_tokens
@@ -639,23 +638,14 @@ class Cancelable:
 
     # --- The block
 
-    # These return the coroutines of others, since a coroutine of their own around each would cost time.
+    # No methods around these: each would be one more coroutine.
+    __aenter__ = enter
+    __aexit__ = leave
 
-    def __aenter__(self) -> Coroutine[Any, Any, Self]:
-        return enter(self)
-
-    def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Coroutine[Any, Any, bool | None]:  # bool would mean to type checkers that it may be left quietly
-        return leave(self, exc_type, exc, traceback)
-
-    def _settle(self, cancelation: Cancelation) -> None:
+    def _settle(self, cancelation: Cancelation, site: CallSite | None = None) -> None:
         """Cancel the own token. Others may wait for it, too; their errors are not those of who caused it."""
         try:
-            self._token.cancel_with(cancelation)
+            self._token._cancel_with(cancelation, site or CallSite())
         except Exception as error:
             report([error])
 
@@ -699,9 +689,7 @@ class Cancelable:
         self._shields = shields
 
     def _find_above_id(self) -> str | None:
-        above = self.parent
-        if above is None and self._block is not None and self._block.is_nested:
-            above = next(self._block.enclosing_owners(), None)
+        above = self.parent or (None if self._block is None else next(self._block.enclosing_owners(), None))
         return self._above_id if above is None else above.id
 
     def _on(self, event: str, callback: Callable[..., object]) -> Self:

@@ -15,10 +15,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, final
 
-from anyio import CancelScope
+from anyio import get_cancelled_exc_class
 from anyio.lowlevel import EventLoopToken, current_token
+
+if TYPE_CHECKING:
+    from anyio.abc import AsyncBackend
 
 _LOOP_MACHINERY = frozenset(
     {"anyio", "asyncio", "concurrent", "outcome", "selectors", "sniffio", "trio", "uvloop"}
@@ -28,10 +31,25 @@ _HOMES_OF_INTERRUPT_HANDLERS = frozenset(
 )
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
+_NOWHERE = object()
 
-def new_scope(loop: EventLoopToken, deadline: float, shield: bool) -> CancelScope:
-    """Make a scope for *loop*, which runs here. AnyIO's class would look for the loop again."""
-    return loop.backend_class.create_cancel_scope(deadline=deadline, shield=shield)
+
+# By the exception that each backend has for itself. To ask AnyIO for the loop takes as long as to make a
+# scope, and its class of scopes asks again, and makes them twice: so blocks, of which there are many, use these.
+_backends: dict[type[BaseException], type[AsyncBackend]] = {}
+
+
+def current_backend() -> type[AsyncBackend]:
+    """Return AnyIO's backend for the loop that runs in this thread.
+
+    Raises:
+        RuntimeError: If none does.
+    """
+    exception = get_cancelled_exc_class()
+    backend = _backends.get(exception)
+    if backend is None:
+        backend = _backends[exception] = current_token().backend_class
+    return backend
 
 
 def call_soon(loop: EventLoopToken, function: Callable[..., object], *args: Any) -> None:
@@ -51,10 +69,29 @@ def run_in(loop: EventLoopToken, function: Callable[..., object], *args: Any) ->
 
     Never blocks. Safe in any thread, in signal handlers and in finalizers.
     """
-    if is_running_here(loop) and _called_from_a_task():
+    if CallSite().is_in(loop.native_token):
         function(*args)
     else:
         call_soon(loop, function, *args)
+
+
+@final
+class CallSite:
+    """Where a call comes from: looked up when first needed, and true for as long as that call lasts.
+
+    For who cancels ten thousand blocks at once: to look at the stack takes longer than to cancel one.
+    """
+
+    __slots__ = ("_here",)
+
+    def __init__(self) -> None:
+        self._here: object = None
+
+    def is_in(self, native_token: object) -> bool:
+        """Whether it is in a task of that loop."""
+        if self._here is None:
+            self._here = _loop_of_this_task() or _NOWHERE
+        return self._here is native_token
 
 
 def has_ended(loop: EventLoopToken) -> bool:
@@ -96,9 +133,13 @@ async def _call_unless(taken_back: Any, when: float, function: Callable[..., obj
 
 def thread_safe_clock(loop: EventLoopToken) -> Callable[[], float]:
     """Return the clock of *loop*, which must run in this thread, as a function that any thread may call."""
-    native: Any = loop.native_token
-    if hasattr(native, "call_soon_threadsafe"):
-        return native.time  # type: ignore[no-any-return]
+    return clock_of(loop.native_token)
+
+
+def clock_of(native_token: Any) -> Callable[[], float]:
+    """See `thread_safe_clock`."""
+    if hasattr(native_token, "call_soon_threadsafe"):
+        return native_token.time  # type: ignore[no-any-return]
     import trio
 
     return trio.lowlevel.current_clock().current_time
@@ -117,6 +158,14 @@ def is_running_here(loop: EventLoopToken | None = None) -> bool:
     except RuntimeError:  # no loop runs in this thread (anyio.NoEventLoopError is one, too)
         return False
     return loop is None or current.native_token is loop.native_token
+
+
+def _loop_of_this_task() -> object:
+    """The loop whose task called us in the ordinary way; a false value if there is none."""
+    try:
+        return _called_from_a_task() and current_token().native_token
+    except RuntimeError:  # a coroutine that no loop runs
+        return None
 
 
 def _called_from_a_task() -> bool:
