@@ -56,13 +56,29 @@ class Block(Listener):
         is_detached: Whether nothing around the block interrupts it.
     """
 
-    tells_in_time = False  #: whether the token must hear of the deadline at once
-    cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
-    deadline = inf  #: on the loop's clock
-    _closed: float | None = None  # when, on the loop's clock
-    _hard_deadline = inf  # when the grace period of a cancelation is over
-    _take_timer_back: Callable[[], object] | None = None
-    _removers: tuple[Callable[[], object], ...] = ()
+    __slots__ = (
+        "__weakref__",
+        "_around",
+        "_backend",
+        "_clock",
+        "_closed",
+        "_grace",
+        "_hard_deadline",
+        "_is_detached",
+        "_name",
+        "_native_token",
+        "_outer",
+        "_owner",
+        "_removers",
+        "_scope",
+        "_take_timer_back",
+        "_token",
+        "cleanup",
+        "deadline",
+        "opened_at",
+        "started_at",
+        "tells_in_time",
+    )
 
     def __init__(
         self,
@@ -72,19 +88,26 @@ class Block(Listener):
         grace: float = 0.0,
         is_detached: bool = False,
     ) -> None:
+        self._backend = current_backend()  # fails, with nothing to undo, where no event loop runs
+        self._native_token = self._backend.current_token()
+        self._clock = clock = clock_of(self._native_token)
+        self.started_at = time.time()  #: in seconds since the epoch
+        self.opened_at = clock()  #: on the loop's clock
+        self._closed: float | None = None  # when, on the loop's clock
+        self.deadline = inf  #: on the loop's clock
+        self._hard_deadline = inf  # when the grace period of a cancelation is over
+        self._grace = grace
         self._owner = weakref.ref(owner)
         self._name = name
         self._token = token
-        self._backend = current_backend()  # fails, with nothing to undo, where no event loop runs
-        self._native_token = self._backend.current_token()
-        self._clock = clock_of(self._native_token)
-        self.started_at = time.time()  #: in seconds since the epoch
-        self.opened_at = self._clock()  #: on the loop's clock
-        self._grace = grace
         self._is_detached = is_detached
         around = _current.get()
         self._around = around and tuple(weakref.ref(block) for block in _open_blocks(around))
         self._outer = () if is_detached else self._around  # of those around it, whom it has to do with
+        self.tells_in_time = False  #: whether the token must hear of the deadline at once
+        self.cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
+        self._take_timer_back: Callable[[], object] | None = None
+        self._removers: tuple[Callable[[], object], ...] = ()
 
     # --- Safe in any thread
 
@@ -279,7 +302,8 @@ class Block(Listener):
         return _open_blocks(self._outer)
 
     def _unlink(self) -> None:
-        self.keep_time()
+        if self._take_timer_back is not None:
+            self.keep_time()
         self._token._remove_callback(self)
         for remove in self._removers:
             remove()

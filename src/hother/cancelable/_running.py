@@ -95,7 +95,7 @@ def listen(operation: Cancelable, block: Block) -> None:
     if operation._parents or operation._leaders:
         _causes.listen(operation, block)
         _deadline.follow_deadlines(operation, block)
-    else:
+    elif operation._tokens:
         hear = _causes.hearing(operation, operation._unless)
         for token in operation._tokens:
             block.listen(token, hear)

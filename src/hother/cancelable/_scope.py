@@ -93,17 +93,40 @@ class Cancelable:
         sources: Iterable[Source] = (),
         **options: Unpack[OperationOptions],
     ) -> None:
-        self._token = CancelationToken()
-        # Most operations are given little: the rest are the defaults of the class, below.
-        if timeout is not None:
-            self._timeout = seconds(timeout)
-        if tokens != ():
-            self._tokens = checked_tokens(tokens)
-        if sources != ():
-            self._sources = checked_sources(sources)
+        self._timeout = (
+            None if timeout is None else seconds(timeout)
+        )  # from entering; moved with the deadline
+        self._tokens = checked_tokens(tokens) if tokens != () else ()
+        self._sources = checked_sources(sources) if sources != () else ()
+        self._parents: tuple[Cancelable, ...] = ()
+        self._leaders: tuple[Cancelable, ...] = ()  # whom it follows
+        self._name: str | None = None
+        self._raise_on_cancel = True
+        self._observers: tuple[Observer, ...] = ()
+        self._grace = 0.0
+        self._cleanup: Cleanup | None = None
         if options:
             check_names(options)
             self._take(options)
+
+        self._status = OperationStatus.PENDING
+        self._token = CancelationToken()
+        self._block: Block | None = None  # from entering on
+        self._entered_at: float | None = None  # on the clock of the block's loop
+        self._watch: Watch | None = None  # while inside, if there are sources
+        self._above_id: str | None = None
+
+    # What few operations have, and what is made when it is first needed.
+    _given_id: str | None = None
+    _unless: Callable[[Cancelation], bool] | None = None
+    _is_detached = False
+    _tells_in_time = False  # whether the token is told of the deadline at once
+    _shields = 0
+    _sections: Sections | None = None
+    _error: str | None = None
+    _metadata: dict[str, Any] | None = None
+    _callbacks: Mapping[str, list[Callable[..., object]]] = {}  # this one stays empty
+    _followers: dict[object, Cancelable] | None = None  # those that go by its deadline
 
     def _take(self, options: OperationOptions) -> None:
         parent = options.get("parent")
@@ -115,42 +138,14 @@ class Cancelable:
         self._metadata = dict(options.get("metadata") or {})
         self._raise_on_cancel = options.get("raise_on_cancel", True)
         self._observers = tuple(options.get("observers", ()))
-        self._unless = checked_policy(options.get("unless"))
+        if "unless" in options:
+            self._unless = checked_policy(options["unless"])
         if "grace" in options:
             grace = seconds(options["grace"], "grace")
             self._grace = grace if grace is not None else inf if options["grace"] else 0.0
         if "cleanup_budget" in options:
             budget = seconds(options["cleanup_budget"], "cleanup_budget")
             self._cleanup = None if budget is None else Cleanup(budget)
-
-    _timeout: float | None = None  # from entering on; moved with the deadline
-    _tokens: tuple[CancelationToken, ...] = ()
-    _sources: tuple[Source, ...] = ()
-    _parents: tuple[Cancelable, ...] = ()
-    _leaders: tuple[Cancelable, ...] = ()  # whom it follows
-    _given_id: str | None = None
-    _name: str | None = None
-    _raise_on_cancel = True
-    _observers: tuple[Observer, ...] = ()
-    _unless: Callable[[Cancelation], bool] | None = None
-    _grace = 0.0
-    _cleanup: Cleanup | None = None
-    _is_detached = False
-
-    _status = OperationStatus.PENDING
-    _block: Block | None = None  # from entering on
-    _entered_at: float | None = None  # on the clock of the block's loop
-    _error: str | None = None
-    _above_id: str | None = None
-    _shields = 0
-    _tells_in_time = False  # whether the token is told of the deadline at once
-
-    # Made when first needed.
-    _metadata: dict[str, Any] | None = None
-    _callbacks: Mapping[str, list[Callable[..., object]]] = {}  # this one stays empty
-    _followers: dict[object, Cancelable] | None = None  # those that go by its deadline
-    _watch: Watch | None = None  # while inside, if there are sources
-    _sections: Sections | None = None
 
     # --- Making one
 

@@ -35,7 +35,7 @@ _NOWHERE = object()
 
 
 # By the exception that each backend has for itself. To ask AnyIO for the loop takes as long as to make a
-# scope, and its class of scopes asks again, and makes them twice: so blocks, of which there are many, use these.
+# scope, and its class of scopes asks again, and makes them twice: so blocks, which are many, use these.
 _backends: dict[type[BaseException], type[AsyncBackend]] = {}
 
 
