@@ -18,15 +18,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from math import inf
 from types import TracebackType
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from anyio.lowlevel import EventLoopToken
 
-from ._cleanup import Cleanup
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import CancelationToken, Listener
 from ._core._wakeup import CallSite, call_at, call_soon, clock_of, current_backend
+
+if TYPE_CHECKING:
+    from ._cleanup import Cleanup
+
+    class Hear(Protocol):
+        """What is done about a cause, wherever it comes from."""
+
+        def __call__(self, cause: Cancelation, site: CallSite | None = None, /) -> object: ...
+
 
 # The blocks around this code, innermost first. All of them, since one that was left may be gone when
 # a task that was started in it looks for those around it.
@@ -35,12 +43,6 @@ _current: ContextVar[tuple[weakref.ref[Block], ...]] = ContextVar("current_block
 # The operation that this thread works for: the current one there, even when its block was left.
 _NOBODY = object()
 _kept: ContextVar[object] = ContextVar("kept_owner", default=_NOBODY)
-
-
-class Hear(Protocol):
-    """What is done about a cause, wherever it comes from."""
-
-    def __call__(self, cause: Cancelation, site: CallSite | None = None, /) -> object: ...
 
 
 class Block(Listener):

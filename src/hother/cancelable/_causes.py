@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from ._block import Block, Hear, parent_cancelation
+from ._block import Block, parent_cancelation
 from ._core._reasons import Cancelation
 from ._core._report import report
 from ._core._token import KEPT
@@ -22,6 +22,7 @@ from ._core._wakeup import CallSite
 from .sources._source import Source
 
 if TYPE_CHECKING:
+    from ._block import Hear
     from ._scope import Cancelable
 
 Policy: TypeAlias = "Callable[[Cancelation], bool] | None"

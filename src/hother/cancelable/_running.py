@@ -12,10 +12,10 @@ from ._core._errors import CancelationError, LifecycleError, error_for
 from ._core._lifecycle import OperationStatus
 from ._core._report import report
 from ._ending import is_own_error, raise_again, settle, tell
-from ._watch import Watch
 
 if TYPE_CHECKING:
     from ._scope import Cancelable
+    from ._watch import Watch
 
 Operation = TypeVar("Operation", bound="Cancelable")
 
@@ -111,6 +111,8 @@ def has_sources(operation: Cancelable) -> bool:
 async def _open_watch(operation: Cancelable) -> None:
     sources = _causes.all_sources(operation)
     if sources:
+        from ._watch import Watch
+
         operation._watch = Watch(sources, operation._settle)
         await operation._watch.open()
 

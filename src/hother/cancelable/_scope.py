@@ -19,7 +19,6 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from . import _causes, _deadline
 from ._block import Block, current_owner
 from ._callbacks import checked, run_all
-from ._cleanup import Cleanup
 from ._core._errors import LifecycleError, error_for
 from ._core._lifecycle import OperationStatus, check_transition
 from ._core._observers import (
@@ -37,20 +36,21 @@ from ._core._report import report
 from ._core._timeouts import seconds
 from ._core._token import CancelationToken
 from ._core._wakeup import CallSite, run_in
-from ._critical import Sections, run_to_end
-from ._iteration import CancelableAsyncIterator
 from ._options import OperationOptions, check_names, checked_policy, checked_tokens
 from ._parts import cancelations_around, part_of
 from ._running import enter, leave
-from ._shield import Shield
-from ._threads import run_in_thread
-from ._watch import Watch
 from .sources._source import Source, checked_sources
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from typing_extensions import ParamSpec, Self, TypeVarTuple, Unpack
+
+    from ._cleanup import Cleanup
+    from ._critical import Sections
+    from ._iteration import CancelableAsyncIterator
+    from ._shield import Shield
+    from ._watch import Watch
 
     P = ParamSpec("P")
     Ts = TypeVarTuple("Ts")
@@ -144,6 +144,8 @@ class Cancelable:
             grace = seconds(options["grace"], "grace")
             self._grace = grace if grace is not None else inf if options["grace"] else 0.0
         if "cleanup_budget" in options:
+            from ._cleanup import Cleanup
+
             budget = seconds(options["cleanup_budget"], "cleanup_budget")
             self._cleanup = None if budget is None else Cleanup(budget)
 
@@ -448,6 +450,8 @@ class Cancelable:
         Raises:
             TimeoutCancelation: On leaving a section that was interrupted since its budget was used up.
         """
+        from ._shield import Shield
+
         return Shield(self, seconds(timeout), self._cleanup, self._shield_changed)
 
     async def critical(
@@ -482,6 +486,8 @@ class Cancelable:
             LifecycleError: If the operation is not running.
             TimeoutCancelation: If *function* was interrupted since the budget was used up.
         """
+        from ._critical import Sections, run_to_end
+
         budget = seconds(timeout)
         await checkpoint_if_cancelled()
         self.check()
@@ -543,6 +549,8 @@ class Cancelable:
                 is cancelled meanwhile.
             LifecycleError: If the operation has ended otherwise.
         """
+        from ._threads import run_in_thread
+
         self.check()
         async with part_of(self):
             return await run_in_thread(
@@ -587,6 +595,8 @@ class Cancelable:
             report_interval: After how many items to report progress, each time.
             buffer_partial: How many of the latest items to keep: ``True`` for 1000.
         """
+        from ._iteration import CancelableAsyncIterator
+
         return CancelableAsyncIterator(source, self, report_interval, buffer_partial)
 
     # --- Callbacks and progress

@@ -26,9 +26,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, final
 
-from ._alarm import cancel_after
 from ._errors import error_for
-from ._guard import TokenGuard
 from ._public import public
 from ._reasons import Cancelation, CancelationReason
 from ._waits import run_until_cancelled, wait, wait_in_thread
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from typing_extensions import TypeVarTuple, Unpack
+
+    from ._guard import TokenGuard
 
     Ts = TypeVarTuple("Ts")
 
@@ -220,6 +220,8 @@ class CancelationToken:
         """
         if not isinstance(reason, CancelationReason):
             raise TypeError(f"reason must be a CancelationReason, got {reason!r}")
+        from ._alarm import cancel_after
+
         return cancel_after(self, timeout, reason, message, by)
 
     def guard(
@@ -243,6 +245,8 @@ class CancelationToken:
         """
         if not isinstance(reason, CancelationReason):
             raise TypeError(f"reason must be a CancelationReason, got {reason!r}")
+        from ._guard import TokenGuard
+
         return TokenGuard(self, reason, message, by)
 
     def check(self) -> None:
