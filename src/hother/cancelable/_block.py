@@ -66,6 +66,7 @@ class Block(Listener):
         "_closed",
         "_grace",
         "_hard_deadline",
+        "_heard",
         "_is_detached",
         "_name",
         "_native_token",
@@ -109,6 +110,7 @@ class Block(Listener):
         self.tells_in_time = False  #: whether the token must hear of the deadline at once
         self.cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
         self._take_timer_back: Callable[[], object] | None = None
+        self._heard: tuple[_Hearing, ...] = ()
         self._removers: tuple[Callable[[], object], ...] = ()
 
     # --- Safe in any thread
@@ -205,7 +207,7 @@ class Block(Listener):
     def listen(self, token: CancelationToken, hear: Hear) -> None:
         """Have *hear* called for each cause of *token*, for as long as the block is open."""
         listener = _Hearing(token, hear)
-        self._removers += (listener.remove,)
+        self._heard += (listener,)
         token._listen(listener)
 
     def on_close(self, callback: Callable[[], object]) -> None:
@@ -285,7 +287,9 @@ class Block(Listener):
         """Runs in the loop, perhaps when the block is closed already."""
         if self._closed is not None:
             return
-        self._hard_deadline = min(self._hard_deadline, self._clock() + self._grace)
+        over = self._clock() + self._grace
+        if over < self._hard_deadline:
+            self._hard_deadline = over
         if self._grace:
             self._scope.deadline = self.interrupted_at
         else:
@@ -310,9 +314,11 @@ class Block(Listener):
         if self._take_timer_back is not None:
             self.keep_time()
         self._token._remove_callback(self)
+        for listener in self._heard:
+            listener.remove()
         for remove in self._removers:
             remove()
-        self._removers = ()
+        self._heard = self._removers = ()
         current = _current.get()
         if current and current[0]() is self:
             _current.set(self._around)
