@@ -9,9 +9,11 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
+from weakref import ref
 
 import anyio
 from anyio import CancelScope, create_task_group, move_on_after, sleep_forever, to_thread
@@ -105,6 +107,40 @@ async def asyncio_timeout_block() -> None:
 
 async def timeout_block() -> None:
     async with Cancelable(timeout=30):
+        pass
+
+
+class Contract:
+    """What any operation has to do, and nothing else: the floor of what ours can cost.
+
+    It has a token of its own, which stops its scope, and it is the current operation in its block, to whom
+    nothing but the block itself holds on. It knows no statuses, deadlines, times, threads, errors or observers.
+    """
+
+    def __init__(self) -> None:
+        self.token = CancelationToken()
+
+    async def __aenter__(self) -> None:
+        self.scope = CancelScope()
+        self.scope.__enter__()
+        self.around = _around.get()
+        _around.set((ref(self), *self.around))
+        self.remove_callback = self.token.add_callback(self.cancel)
+
+    async def __aexit__(self, *exc: Any) -> bool:
+        self.remove_callback()
+        _around.set(self.around)
+        return self.scope.__exit__(*exc)
+
+    def cancel(self, _: object) -> None:
+        self.scope.cancel()
+
+
+_around: ContextVar[tuple[ref[Contract], ...]] = ContextVar("around", default=())
+
+
+async def contract_block() -> None:
+    async with Contract():
         pass
 
 
@@ -248,6 +284,8 @@ async def figures_on(where: str) -> list[Figure]:
         await side_by_side("Cancelable", "CancelScope", where, operation, scope, 2.0),
         await side_by_side("Cancelable(timeout)", "move_on_after", where, timeout, move_on, 2.0),
         await side_by_side("Cancelable(tokens)", "CancelScope", where, repeated(token_block), scope),
+        await side_by_side("the contract alone", "CancelScope", where, repeated(contract_block), scope),
+        await side_by_side("Cancelable", "the contract alone", where, operation, repeated(contract_block)),
     ]
     if where != "trio" and hasattr(asyncio, "timeout"):
         native = repeated(asyncio_timeout_block)

@@ -32,6 +32,8 @@ from hother.cancelable import (
     TimeoutCancelation,
     TokenStatistics,
 )
+from hother.cancelable._core._token import Listener
+from hother.cancelable._core._wakeup import CallSite
 from tests.interruption import at_line
 
 HOUR = 3600.0
@@ -265,14 +267,15 @@ def test_a_listener_hears_of_every_cause() -> None:
     """
     token = CancelationToken()
     token.cancel(message="before")
-    heard: dict[int, Cancelation] = {}
-    stop_listening = token._listen(lambda cause: heard.setdefault(id(cause), cause))
+    listener = _Hears()
+    token._listen(listener)
 
     for number in range(20):
         token.cancel(message=str(number))
-    stop_listening()
+    token._remove_callback(listener)
     token.cancel(message="after")
 
+    heard = {id(cause): cause for cause in listener.heard}
     assert [cause.message for cause in heard.values()] == ["before", *map(str, range(20))]
     assert token.statistics().callbacks == 0
 
@@ -282,14 +285,21 @@ def test_a_listener_that_another_one_takes_back_is_not_called() -> None:
     Taken back is taken back, also in the middle of telling.
     """
     token = CancelationToken()
-    heard: list[Cancelation] = []
-    removers: list[Callable[[], None]] = []
-    token.add_callback(lambda _: removers[0]())
-    removers.append(token._listen(heard.append))
+    listener = _Hears()
+    token.add_callback(lambda _: token._remove_callback(listener))
+    token._listen(listener)
 
     token.cancel()
 
-    assert heard == []
+    assert listener.heard == []
+
+
+class _Hears(Listener):
+    def __init__(self) -> None:
+        self.heard: list[Cancelation] = []
+
+    def hear(self, cause: Cancelation, site: CallSite) -> None:
+        self.heard.append(cause)
 
 
 # --- Callbacks

@@ -18,16 +18,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from math import inf
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, final
 
-from anyio import CancelScope
-from anyio.lowlevel import current_token
+from anyio.lowlevel import EventLoopToken
 
-from ._cleanup import Cleanup
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
-from ._core._token import Callback, CancelationToken
-from ._core._wakeup import call_at, call_soon, run_in, thread_safe_clock
+from ._core._token import CancelationToken, Listener
+from ._core._wakeup import CallSite, call_at, call_soon, clock_of, current_backend
+
+if TYPE_CHECKING:
+    from ._cleanup import Cleanup
+
+    class Hear(Protocol):
+        """What is done about a cause, wherever it comes from."""
+
+        def __call__(self, cause: Cancelation, site: CallSite | None = None, /) -> object: ...
+
 
 # The blocks around this code, innermost first. All of them, since one that was left may be gone when
 # a task that was started in it looks for those around it.
@@ -38,7 +45,7 @@ _NOBODY = object()
 _kept: ContextVar[object] = ContextVar("kept_owner", default=_NOBODY)
 
 
-class Block:
+class Block(Listener):
     """One block, opened and closed by the same task.
 
     Other threads may ask how much time is left, and nothing else.
@@ -51,10 +58,30 @@ class Block:
         is_detached: Whether nothing around the block interrupts it.
     """
 
-    tells_in_time = False  #: whether the token must hear of the deadline at once
-    cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
-    _hard_deadline = inf  # when the grace period of a cancelation is over
-    _take_timer_back: Callable[[], object] | None = None
+    __slots__ = (
+        "__weakref__",
+        "_around",
+        "_backend",
+        "_clock",
+        "_closed",
+        "_grace",
+        "_hard_deadline",
+        "_heard",
+        "_is_detached",
+        "_name",
+        "_native_token",
+        "_outer",
+        "_owner",
+        "_removers",
+        "_scope",
+        "_take_timer_back",
+        "_token",
+        "cleanup",
+        "deadline",
+        "opened_at",
+        "started_at",
+        "tells_in_time",
+    )
 
     def __init__(
         self,
@@ -64,22 +91,34 @@ class Block:
         grace: float = 0.0,
         is_detached: bool = False,
     ) -> None:
+        self._backend = current_backend()  # fails, with nothing to undo, where no event loop runs
+        self._native_token = self._backend.current_token()
+        self._clock = clock = clock_of(self._native_token)
+        self.started_at = time.time()  #: in seconds since the epoch
+        self.opened_at = clock()  #: on the loop's clock
+        self._closed: float | None = None  # when, on the loop's clock
+        self.deadline = inf  #: on the loop's clock
+        self._hard_deadline = inf  # when the grace period of a cancelation is over
+        self._grace = grace
         self._owner = weakref.ref(owner)
         self._name = name
         self._token = token
-        self.loop = current_token()  #: fails, with nothing to undo, where no event loop runs
-        self._clock = thread_safe_clock(self.loop)
-        self.started_at = time.time()  #: in seconds since the epoch
-        self.opened_at = self._clock()  #: on the loop's clock
-        self._closed: float | None = None
-        self._grace = grace
-        self.deadline = inf  #: on the loop's clock
         self._is_detached = is_detached
-        self._around = tuple(weakref.ref(block) for block in _open_blocks(_current.get()))
+        around = _current.get()
+        self._around = around and tuple(weakref.ref(block) for block in _open_blocks(around))
         self._outer = () if is_detached else self._around  # of those around it, whom it has to do with
-        self._removers: list[Callable[[], object]] = []
+        self.tells_in_time = False  #: whether the token must hear of the deadline at once
+        self.cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
+        self._take_timer_back: Callable[[], object] | None = None
+        self._heard: tuple[_Hearing, ...] = ()
+        self._removers: tuple[Callable[[], object], ...] = ()
 
     # --- Safe in any thread
+
+    @property
+    def loop(self) -> EventLoopToken:
+        """The loop that it runs in."""
+        return EventLoopToken(self._backend, self._native_token)
 
     @property
     def is_late(self) -> bool:
@@ -112,7 +151,10 @@ class Block:
     @property
     def is_around(self) -> bool:
         """Whether the block is open, and this code runs in it."""
-        return any(block is self for block in _open_blocks(_current.get()))
+        current = _current.get()
+        if not current or self._closed is not None:
+            return False
+        return current[0]() is self or any(block() is self for block in current)  # most often the innermost
 
     def call_soon(self, function: Callable[[], object]) -> bool:
         """Have *function* called by the loop, if the block is open then. Tells whether it is now."""
@@ -130,9 +172,13 @@ class Block:
     def open(self, deadline: float) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
         self.deadline = deadline
-        self._scope = CancelScope(deadline=self.interrupted_at, shield=self._is_detached)
-        self._tell_cleanup()
-        self.keep_time()
+        self._scope = self._backend.create_cancel_scope(
+            deadline=self.interrupted_at, shield=self._is_detached
+        )
+        if self.cleanup is not None:
+            self._tell_cleanup()
+        if deadline != inf:
+            self.keep_time()
         self._scope.__enter__()
         _current.set((weakref.ref(self), *self._outer))
 
@@ -155,19 +201,29 @@ class Block:
     @property
     def interrupted_at(self) -> float:
         """When the block is interrupted, as far as that is known."""
-        return min(self.deadline + self._grace, self._hard_deadline)
+        at = self.deadline + self._grace
+        return at if at < self._hard_deadline else self._hard_deadline
 
-    def listen(self, token: CancelationToken, callback: Callback) -> None:
-        """Have *callback* called for each cause of *token*, for as long as the block is open."""
-        self._removers.append(token._listen(callback))
+    def listen(self, token: CancelationToken, hear: Hear) -> None:
+        """Have *hear* called for each cause of *token*, for as long as the block is open."""
+        listener = _Hearing(token, hear)
+        self._heard += (listener,)
+        token._listen(listener)
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Have *callback* called when the block is closed."""
-        self._removers.append(callback)
+        self._removers += (callback,)
 
     def cancel_with_token(self) -> None:
         """Have the block stopped once its token is cancelled, or now, if it is."""
-        self._removers.append(self._token.add_callback(lambda cause: run_in(self.loop, self._cancel, cause)))
+        self._token._listen(self)
+
+    def hear(self, cause: Cancelation, site: CallSite) -> None:
+        """Stop. Called wherever the token is cancelled, perhaps more than once."""
+        if site.is_in(self._native_token):
+            self._cancel(cause)
+        else:
+            call_soon(self.loop, self._cancel, cause)
 
     def close(
         self,
@@ -181,14 +237,14 @@ class Block:
             The exception that goes on: *exc*, or what was with it in a group; ``None`` if all of it
             was the scope's own cancelation.
         """
-        self._cancel_enclosing()
+        if self._outer:
+            self._cancel_enclosing()
         try:
             return None if self._scope.__exit__(exc_type, exc, traceback) else exc
         except BaseException as remaining:
             return remaining
         finally:
             self._closed = self._clock()
-            self.keep_time()
             self._unlink()
 
     def outside_cancelation(self) -> Cancelation:
@@ -202,6 +258,8 @@ class Block:
 
     def enclosing_owners(self) -> Iterator[Any]:
         """The operations around this one, from the inside out. Safe in any thread."""
+        if not self._outer:
+            return iter(())
         owners = (outer._owner() for outer in self._enclosing())
         return (owner for owner in owners if owner is not None)
 
@@ -229,7 +287,9 @@ class Block:
         """Runs in the loop, perhaps when the block is closed already."""
         if self._closed is not None:
             return
-        self._hard_deadline = min(self._hard_deadline, self._clock() + self._grace)
+        over = self._clock() + self._grace
+        if over < self._hard_deadline:
+            self._hard_deadline = over
         if self._grace:
             self._scope.deadline = self.interrupted_at
         else:
@@ -243,7 +303,7 @@ class Block:
     def _cancel_enclosing(self) -> None:
         for outer in self._enclosing():
             cancelation = outer._token.cancelation
-            if cancelation is not None and outer.loop == self.loop:
+            if cancelation is not None and outer._native_token is self._native_token:
                 outer._cancel(cancelation)
 
     def _enclosing(self) -> Iterator[Block]:
@@ -251,12 +311,36 @@ class Block:
         return _open_blocks(self._outer)
 
     def _unlink(self) -> None:
+        if self._take_timer_back is not None:
+            self.keep_time()
+        self._token._remove_callback(self)
+        for listener in self._heard:
+            listener.remove()
         for remove in self._removers:
             remove()
-        self._removers.clear()
+        self._heard = self._removers = ()
         current = _current.get()
         if current and current[0]() is self:
             _current.set(self._around)
+
+
+@final
+class _Hearing(Listener):
+    """What a block has others do when a token is cancelled."""
+
+    __slots__ = ("_hear", "_token")
+
+    def __init__(self, token: CancelationToken, hear: Hear) -> None:
+        self._token = token
+        self._hear = hear
+
+    def hear(self, cause: Cancelation, site: CallSite) -> object:
+        """Have it done."""
+        return self._hear(cause, site)
+
+    def remove(self) -> None:
+        """Have it hear nothing any more."""
+        self._token._remove_callback(self)
 
 
 def current_owner() -> Any:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from inspect import isawaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ._cleanup import Cleanup, ShieldedScope
 from ._core._report import report
+
+if TYPE_CHECKING:
+    from ._cleanup import Cleanup
 
 BUDGET = 10.0
 """How long one async callback may take, in seconds."""
@@ -41,6 +43,8 @@ async def run_all(
 async def _run(cleanup: Cleanup | None, callback: Callable[..., object], *args: Any) -> None:
     result = callback(*args)
     if isawaitable(result):
+        from ._cleanup import ShieldedScope
+
         with ShieldedScope(BUDGET, cleanup) as scope:
             await result
         if scope.was_cut_short:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from ._block import Block, parent_cancelation
 from ._core._reasons import Cancelation
 from ._core._report import report
-from ._core._token import KEPT, Callback
+from ._core._token import KEPT
+from ._core._wakeup import CallSite
 from .sources._source import Source
 
 if TYPE_CHECKING:
+    from ._block import Hear
     from ._scope import Cancelable
 
 Policy: TypeAlias = "Callable[[Cancelation], bool] | None"
@@ -46,7 +48,7 @@ def listen(operation: Cancelable, block: Block) -> None:
             block.listen(parent._token, partial(_hear_parent, operation, part._unless, parent))
 
 
-def all_sources(operation: Cancelable) -> list[tuple[Source, Callback]]:
+def all_sources(operation: Cancelable) -> list[tuple[Source, Hear]]:
     """The sources of *operation* and of those that it follows, each with what to do when it fires."""
     found = {
         id(source): (source, hearing(operation, part._unless))
@@ -56,7 +58,7 @@ def all_sources(operation: Cancelable) -> list[tuple[Source, Callback]]:
     return list(found.values())
 
 
-def hearing(operation: Cancelable, unless: Policy) -> Callback:
+def hearing(operation: Cancelable, unless: Policy) -> Hear:
     """Make the function that cancels *operation*, if the policy does not decline."""
     return operation._settle if unless is None else partial(_hear, operation, unless)
 
@@ -80,19 +82,25 @@ def _causes_of(operation: Cancelable) -> Iterator[Cancelation]:
         yield from (parent_cancelation(parent._name, cause) for cause in parent.causes)
 
 
-def _hear(operation: Cancelable, unless: Policy, cause: Cancelation) -> None:
+def _hear(operation: Cancelable, unless: Policy, cause: Cancelation, site: CallSite | None = None) -> None:
     if any(known is cause for known in _known(operation)):
         return
     if _declines(unless, cause):
         _keep_declined(operation, cause)
     else:
-        operation._settle(cause)
+        operation._settle(cause, site)
 
 
-def _hear_parent(operation: Cancelable, unless: Policy, parent: Cancelable, cause: Cancelation) -> None:
+def _hear_parent(
+    operation: Cancelable,
+    unless: Policy,
+    parent: Cancelable,
+    cause: Cancelation,
+    site: CallSite | None = None,
+) -> None:
     is_known = any(known.cause is cause and known.by == parent._name for known in _known(operation))
     if not is_known:
-        _hear(operation, unless, parent_cancelation(parent._name, cause))
+        _hear(operation, unless, parent_cancelation(parent._name, cause), site)
 
 
 def _known(operation: Cancelable) -> tuple[Cancelation, ...]:

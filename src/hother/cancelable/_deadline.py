@@ -91,7 +91,7 @@ def update(operation: Cancelable) -> None:
 
 def tell_followers(operation: Cancelable) -> None:
     """Have those that go by the deadline of *operation* look it up. Safe in any thread."""
-    followers: dict[object, Cancelable] | None = operation.__dict__.get("_followers")
+    followers = operation._followers
     for follower in list(followers.values()) if followers else ():
         assert follower._block is not None  # it follows from then on
         run_in(follower._block.loop, update, follower)

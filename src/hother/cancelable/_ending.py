@@ -21,8 +21,8 @@ _EVENTS = {
 }
 
 
-async def finish(operation: Cancelable, block: Block, left: BaseException | None, stopped: bool) -> None:
-    """Settle how *operation* ended, and tell everyone.
+def settle(operation: Cancelable, block: Block, left: BaseException | None, stopped: bool) -> None:
+    """Settle how *operation* ended, and tell its observers.
 
     Args:
         operation: The operation.
@@ -41,6 +41,10 @@ async def finish(operation: Cancelable, block: Block, left: BaseException | None
     else:
         operation._error = repr(left)
         operation._become(OperationStatus.FAILED)
+
+
+async def tell(operation: Cancelable, left: BaseException | None) -> None:
+    """Tell the callbacks how *operation* ended, and what goes on from there."""
     callbacks = operation._callbacks.get(_EVENTS[operation._status])
     if callbacks:
         if operation._cleanup is not None and operation._status is OperationStatus.CANCELLED:

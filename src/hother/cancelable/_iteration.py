@@ -15,11 +15,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._cleanup import ShieldedScope
 from ._core._errors import LifecycleError, error_for
 from ._core._public import public
+from ._core._suspending import and_whether_it_waited
 from ._parts import follow_alive, is_around
 from ._running import has_sources, listen, open_block
 
@@ -86,6 +87,7 @@ class CancelableAsyncIterator(Generic[T]):
         self._kept: deque[T] = deque(maxlen=_how_many(buffer_partial))
         self._count = 0
         self._reported = 0
+        self._has_waited = False  # whether fetching the latest item was a checkpoint
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -120,8 +122,12 @@ class CancelableAsyncIterator(Generic[T]):
         if self._is_closed:
             raise StopAsyncIteration
         try:
-            await self._report()
-            item = await self._fetch()
+            if self._interval is not None:
+                await self._report(self._interval)
+            if is_around(self._cancelable):  # then its scope interrupts us
+                item = await self._advance()
+            else:
+                item = await self._fetch_elsewhere()
         except GeneratorExit:  # the step itself was thrown away: there is nobody to wait for anything
             raise
         except BaseException:
@@ -160,15 +166,13 @@ class CancelableAsyncIterator(Generic[T]):
     ) -> None:
         await self.aclose()
 
-    async def _report(self) -> None:
+    async def _report(self, interval: int) -> None:
         """Report progress that is due. Not right after fetching: a callback may be interrupted."""
-        if self._interval is not None and self._count - self._reported >= self._interval:
+        if self._count - self._reported >= interval:
             self._reported = self._count
             await self._cancelable._tell_progress(f"{self._count} items", {"count": self._count})
 
-    async def _fetch(self) -> T:
-        if is_around(self._cancelable):  # then its scope interrupts us
-            return await self._advance()
+    async def _fetch_elsewhere(self) -> T:
         if self._steps is None:
             if self._cancelable._block is None and has_sources(self._cancelable):
                 raise LifecycleError(  # they wait in tasks, and no task may live from step to step
@@ -178,7 +182,16 @@ class CancelableAsyncIterator(Generic[T]):
         return await _in_a_block(self._steps, self._advance)
 
     async def _advance(self) -> T:
-        await checkpoint()  # the source need not be one
+        block = (self._steps or self._cancelable)._block
+        assert block is not None
+        if self._has_waited and not block.is_late:  # the loop had its turn just now
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
+        item, self._has_waited = await and_whether_it_waited(self._next())
+        return item
+
+    async def _next(self) -> T:
         return await self._source.__anext__()
 
 

@@ -32,14 +32,17 @@ class OperationOptions(TypedDict, total=False):
     cleanup_budget: float | timedelta | None  #: seconds that all shielded clean-up shares, once interrupted
 
 
+_NAMES = frozenset(OperationOptions.__annotations__)
+
+
 def check_names(options: Mapping[str, Any]) -> None:
     """Refuse what is no option.
 
     Raises:
         TypeError: If there is such a thing.
     """
-    unknown = options.keys() - OperationOptions.__annotations__.keys()
-    if unknown:
+    if not options.keys() <= _NAMES:
+        unknown = options.keys() - _NAMES
         raise TypeError(f"Cancelable() got unexpected arguments: {', '.join(sorted(unknown))}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from . import _causes, _deadline
 from ._block import Block
@@ -11,15 +11,17 @@ from ._callbacks import run_all
 from ._core._errors import CancelationError, LifecycleError, error_for
 from ._core._lifecycle import OperationStatus
 from ._core._report import report
-from ._ending import finish, is_own_error, raise_again
-from ._watch import Watch
+from ._ending import is_own_error, raise_again, settle, tell
 
 if TYPE_CHECKING:
     from ._scope import Cancelable
+    from ._watch import Watch
+
+Operation = TypeVar("Operation", bound="Cancelable")
 
 
-async def enter(operation: Cancelable) -> None:
-    """Enter the block of *operation*.
+async def enter(operation: Operation) -> Operation:
+    """Enter the block of *operation*, and return that.
 
     Raises:
         LifecycleError: If it was entered before.
@@ -28,9 +30,8 @@ async def enter(operation: Cancelable) -> None:
         raise LifecycleError(
             f"{operation!r} was entered already; a Cancelable serves one block, make a new one for each"
         )
-    if has_sources(operation):
-        operation._watch = Watch(_causes.all_sources(operation), operation._settle)
-        await operation._watch.open()
+    if operation._sources or operation._leaders:
+        await _open_watch(operation)
     operation._block = open_block(operation)
     try:
         operation._become(OperationStatus.RUNNING)
@@ -42,6 +43,7 @@ async def enter(operation: Cancelable) -> None:
     except BaseException as error:
         await leave(operation, type(error), error, error.__traceback__)
         raise
+    return operation
 
 
 async def leave(
@@ -49,7 +51,7 @@ async def leave(
     exc_type: type[BaseException] | None,
     exc: BaseException | None,
     traceback: TracebackType | None,
-) -> bool:
+) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
     """Leave the block of *operation*. Tells whether what was raised ends there, or raises what goes on."""
     assert operation._block is not None
     raised = exc
@@ -63,7 +65,9 @@ async def leave(
     if operation._watch is not None:
         left = await _end_watch(operation, operation._watch, left)
     stopped = exc is not None and (left is None or is_own_error(operation, left))
-    await finish(operation, operation._block, left, stopped)
+    settle(operation, operation._block, left, stopped)
+    if operation._callbacks:
+        await tell(operation, left)
     if stopped:
         if operation._raise_on_cancel and not isinstance(left, CancelationError):
             assert operation.cancelation is not None
@@ -91,17 +95,26 @@ def listen(operation: Cancelable, block: Block) -> None:
     if operation._parents or operation._leaders:
         _causes.listen(operation, block)
         _deadline.follow_deadlines(operation, block)
-    else:
+    elif operation._tokens:
         hear = _causes.hearing(operation, operation._unless)
         for token in operation._tokens:
             block.listen(token, hear)
-    if "_followers" in operation.__dict__:
+    if operation._followers:
         _deadline.tell_followers(operation)
 
 
 def has_sources(operation: Cancelable) -> bool:
     """Whether *operation* needs tasks to wait in."""
     return bool(operation._sources or (operation._leaders and _causes.all_sources(operation)))
+
+
+async def _open_watch(operation: Cancelable) -> None:
+    sources = _causes.all_sources(operation)
+    if sources:
+        from ._watch import Watch
+
+        operation._watch = Watch(sources, operation._settle)
+        await operation._watch.open()
 
 
 async def _end_watch(operation: Cancelable, watch: Watch, left: BaseException | None) -> BaseException | None:

@@ -12,7 +12,6 @@ import weakref
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial, wraps
 from math import inf
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -20,10 +19,10 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from . import _causes, _deadline
 from ._block import Block, current_owner
 from ._callbacks import checked, run_all
-from ._cleanup import Cleanup
 from ._core._errors import LifecycleError, error_for
 from ._core._lifecycle import OperationStatus, check_transition
 from ._core._observers import (
+    Observer,
     Progress,
     Transition,
     notify_progress,
@@ -36,21 +35,22 @@ from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._timeouts import seconds
 from ._core._token import CancelationToken
-from ._core._wakeup import run_in
-from ._critical import Sections, run_to_end
-from ._iteration import CancelableAsyncIterator
+from ._core._wakeup import CallSite, run_in
 from ._options import OperationOptions, check_names, checked_policy, checked_tokens
 from ._parts import cancelations_around, part_of
 from ._running import enter, leave
-from ._shield import Shield
-from ._threads import run_in_thread
-from ._watch import Watch
 from .sources._source import Source, checked_sources
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from typing_extensions import ParamSpec, Self, TypeVarTuple, Unpack
+
+    from ._cleanup import Cleanup
+    from ._critical import Sections
+    from ._iteration import CancelableAsyncIterator
+    from ._shield import Shield
+    from ._watch import Watch
 
     P = ParamSpec("P")
     Ts = TypeVarTuple("Ts")
@@ -93,46 +93,61 @@ class Cancelable:
         sources: Iterable[Source] = (),
         **options: Unpack[OperationOptions],
     ) -> None:
-        check_names(options)
-        self._timeout = seconds(timeout)  # from entering on; moved with the deadline
-        self._tokens = checked_tokens(tokens)
-        self._sources = checked_sources(sources)
+        self._timeout = (
+            None if timeout is None else seconds(timeout)
+        )  # from entering; moved with the deadline
+        self._tokens = checked_tokens(tokens) if tokens != () else ()
+        self._sources = checked_sources(sources) if sources != () else ()
+        self._parents: tuple[Cancelable, ...] = ()
+        self._leaders: tuple[Cancelable, ...] = ()  # whom it follows
+        self._name: str | None = None
+        self._raise_on_cancel = True
+        self._observers: tuple[Observer, ...] = ()
+        self._grace = 0.0
+        self._cleanup: Cleanup | None = None
+        if options:
+            check_names(options)
+            self._take(options)
+
+        self._status = OperationStatus.PENDING
+        self._token = CancelationToken()
+        self._block: Block | None = None  # from entering on
+        self._entered_at: float | None = None  # on the clock of the block's loop
+        self._watch: Watch | None = None  # while inside, if there are sources
+        self._above_id: str | None = None
+
+    # What few operations have, and what is made when it is first needed.
+    _given_id: str | None = None
+    _unless: Callable[[Cancelation], bool] | None = None
+    _is_detached = False
+    _tells_in_time = False  # whether the token is told of the deadline at once
+    _shields = 0
+    _sections: Sections | None = None
+    _error: str | None = None
+    _metadata: dict[str, Any] | None = None
+    _callbacks: Mapping[str, list[Callable[..., object]]] = {}  # this one stays empty
+    _followers: dict[object, Cancelable] | None = None  # those that go by its deadline
+
+    def _take(self, options: OperationOptions) -> None:
         parent = options.get("parent")
         if not isinstance(parent, (Cancelable, type(None))):
             raise TypeError(f"parent must be a Cancelable, got {parent!r}")
-        self._parents: tuple[Cancelable, ...] = () if parent is None else (parent,)
+        self._parents = () if parent is None else (parent,)
         self._given_id = options.get("operation_id")
         self._name = options.get("name")
         self._metadata = dict(options.get("metadata") or {})
         self._raise_on_cancel = options.get("raise_on_cancel", True)
         self._observers = tuple(options.get("observers", ()))
-        self._callbacks: dict[str, list[Callable[..., object]]] = {}
         if "unless" in options:
             self._unless = checked_policy(options["unless"])
         if "grace" in options:
             grace = seconds(options["grace"], "grace")
             self._grace = grace if grace is not None else inf if options["grace"] else 0.0
         if "cleanup_budget" in options:
+            from ._cleanup import Cleanup
+
             budget = seconds(options["cleanup_budget"], "cleanup_budget")
             self._cleanup = None if budget is None else Cleanup(budget)
-
-        self._status = OperationStatus.PENDING
-        self._token = CancelationToken()
-        self._block: Block | None = None  # from entering on
-
-    # What few operations have is made when it is first needed.
-    _leaders: tuple[Cancelable, ...] = ()  # whom it follows
-    _unless: Callable[[Cancelation], bool] | None = None
-    _grace = 0.0
-    _cleanup: Cleanup | None = None
-    _is_detached = False
-    _entered_at: float | None = None  # on the clock of the block's loop
-    _tells_in_time = False  # whether the token is told of the deadline at once
-    _watch: Watch | None = None  # while inside, if there are sources
-    _sections: Sections | None = None
-    _error: str | None = None
-    _above_id: str | None = None
-    _shields = 0
 
     # --- Making one
 
@@ -184,12 +199,12 @@ class Cancelable:
             if not isinstance(part, Cancelable):
                 raise TypeError(f"combine() takes Cancelables, got {part!r}")
         combined = self._new_follower(parts)
-        combined._metadata = {key: value for part in reversed(parts) for key, value in part._metadata.items()}
+        combined._metadata = {key: value for part in reversed(parts) for key, value in part.metadata.items()}
         combined._raise_on_cancel = self._raise_on_cancel
         combined._observers = tuple(dict.fromkeys(it for part in parts for it in part._observers))
         for part in parts:
             for event, callbacks in part._callbacks.items():
-                combined._callbacks.setdefault(event, []).extend(callbacks)
+                combined._callbacks_of(event).extend(callbacks)
         return combined
 
     def follow(self) -> Cancelable:
@@ -217,7 +232,7 @@ class Cancelable:
         """
         taken_over: OperationOptions = {
             "name": self._name,
-            "metadata": self._metadata,
+            "metadata": self.metadata,
             "observers": self._observers,
         }
         taken_over.update(options)
@@ -252,7 +267,9 @@ class Cancelable:
     @property
     def metadata(self) -> dict[str, Any]:
         """What was written on the operation. It may be changed."""
-        return self._metadata
+        # Like the id: made by whichever thread is first.
+        metadata: dict[str, Any] = self.__dict__.setdefault("_metadata", {})
+        return metadata
 
     @property
     def parent(self) -> Cancelable | None:
@@ -310,7 +327,7 @@ class Cancelable:
             error=self._error,
             started_at=None if self._block is None else self._block.started_at,
             duration=None if self._block is None else self._block.elapsed(),
-            metadata=dict(self._metadata),
+            metadata=dict(self._metadata or ()),
         )
 
     @property
@@ -433,6 +450,8 @@ class Cancelable:
         Raises:
             TimeoutCancelation: On leaving a section that was interrupted since its budget was used up.
         """
+        from ._shield import Shield
+
         return Shield(self, seconds(timeout), self._cleanup, self._shield_changed)
 
     async def critical(
@@ -468,6 +487,8 @@ class Cancelable:
             LifecycleError: If the operation is not running.
             TimeoutCancelation: If *function* was interrupted since the budget was used up.
         """
+        from ._critical import Sections, run_to_end
+
         budget = seconds(timeout)
         await checkpoint_if_cancelled()
         self.check()
@@ -529,6 +550,8 @@ class Cancelable:
                 is cancelled meanwhile.
             LifecycleError: If the operation has ended otherwise.
         """
+        from ._threads import run_in_thread
+
         self.check()
         async with part_of(self):
             return await run_in_thread(
@@ -573,6 +596,8 @@ class Cancelable:
             report_interval: After how many items to report progress, each time.
             buffer_partial: How many of the latest items to keep: ``True`` for 1000.
         """
+        from ._iteration import CancelableAsyncIterator
+
         return CancelableAsyncIterator(source, self, report_interval, buffer_partial)
 
     # --- Callbacks and progress
@@ -619,22 +644,14 @@ class Cancelable:
 
     # --- The block
 
-    async def __aenter__(self) -> Self:
-        await enter(self)
-        return self
+    # No methods around these: each would be one more coroutine.
+    __aenter__ = enter
+    __aexit__ = leave
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
-        return await leave(self, exc_type, exc, traceback)
-
-    def _settle(self, cancelation: Cancelation) -> None:
+    def _settle(self, cancelation: Cancelation, site: CallSite | None = None) -> None:
         """Cancel the own token. Others may wait for it, too; their errors are not those of who caused it."""
         try:
-            self._token.cancel_with(cancelation)
+            self._token._cancel_with(cancelation, site or CallSite())
         except Exception as error:
             report([error])
 
@@ -682,8 +699,12 @@ class Cancelable:
         return self._above_id if above is None else above.id
 
     def _on(self, event: str, callback: Callable[..., object]) -> Self:
-        self._callbacks.setdefault(event, []).append(checked(callback))
+        self._callbacks_of(event).append(checked(callback))
         return self
+
+    def _callbacks_of(self, event: str) -> list[Callable[..., object]]:
+        own: dict[str, list[Callable[..., object]]] = self.__dict__.setdefault("_callbacks", {})
+        return own.setdefault(event, [])
 
 
 @public

@@ -20,6 +20,7 @@ class OperationStatus(str, Enum):
     FAILED = "failed"  #: its block raised an error
 
     __str__ = str.__str__
+    __hash__ = str.__hash__  # that of Enum is slow, and not that of the string, which is equal
 
     @property
     def is_final(self) -> bool:

@@ -26,17 +26,18 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, final
 
-from ._alarm import cancel_after
 from ._errors import error_for
-from ._guard import TokenGuard
 from ._public import public
 from ._reasons import Cancelation, CancelationReason
 from ._waits import run_until_cancelled, wait, wait_in_thread
+from ._wakeup import CallSite
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from typing_extensions import TypeVarTuple, Unpack
+
+    from ._guard import TokenGuard
 
     Ts = TypeVarTuple("Ts")
 
@@ -65,10 +66,18 @@ class _News(IntEnum):
     FIRST = 3  #: it raised the flag
 
 
-class _Each:
-    """The handle of a callback that hears of each cause, the first and those after it."""
+class Listener:
+    """Hears of each cause of a token, the first and those after it.
+
+    They come in the order of `causes`, and those that were told before may be told again: a listener knows
+    what it has heard. It is its own handle among the callbacks.
+    """
 
     __slots__ = ()
+
+    def hear(self, cause: Cancelation, site: CallSite) -> object:
+        """Hear of *cause*. Called in the thread that cancels, from *site*."""
+        raise NotImplementedError
 
 
 @public
@@ -104,7 +113,7 @@ class CancelationToken:
     def __init__(self) -> None:
         self._causes: list[Cancelation] = []
         # Keys are handles, not the functions: one function may be added twice.
-        self._callbacks: dict[object, Callback | _Link] = {}
+        self._callbacks: dict[object, Callback | _Link | Listener] = {}
         self._parents: tuple[CancelationToken, ...] = ()  # for the sake of keeping them alive
 
     def __repr__(self) -> str:
@@ -166,19 +175,16 @@ class CancelationToken:
 
         A record that the token has already is not added again.
         """
+        return self._cancel_with(cancelation, CallSite())
+
+    def _cancel_with(self, cancelation: Cancelation, site: CallSite) -> bool:
         news = self._add_cause(cancelation)
         if not news:
             return False
         errors: list[BaseException] = []
-        told: set[CancelationToken] = {self}  # so that what nobody keeps goes around once
-        # Not by recursion: a chain of children may be longer than the stack.
-        telling: deque[tuple[CancelationToken, _News]] = deque([(self, news)])
-        while telling:
-            token, its_news = telling.popleft()
-            for child, childs_news in token._tell(cancelation, its_news, errors):
-                if childs_news is not _News.UNKEPT or child not in told:
-                    told.add(child)
-                    telling.append((child, childs_news))
+        children = self._tell(cancelation, news, site, errors)
+        if children:
+            self._tell_all(children, cancelation, site, errors)
         if len(errors) == 1:
             raise errors[0]
         if errors:
@@ -214,6 +220,8 @@ class CancelationToken:
         """
         if not isinstance(reason, CancelationReason):
             raise TypeError(f"reason must be a CancelationReason, got {reason!r}")
+        from ._alarm import cancel_after
+
         return cancel_after(self, timeout, reason, message, by)
 
     def guard(
@@ -237,6 +245,8 @@ class CancelationToken:
         """
         if not isinstance(reason, CancelationReason):
             raise TypeError(f"reason must be a CancelationReason, got {reason!r}")
+        from ._guard import TokenGuard
+
         return TokenGuard(self, reason, message, by)
 
     def check(self) -> None:
@@ -318,17 +328,12 @@ class CancelationToken:
             callback(self._causes[0])
         return lambda: self._remove_callback(handle)
 
-    def _listen(self, callback: Callback) -> Callable[[], None]:
-        """Have *callback* called with each cause, those that there are already included.
-
-        They come in the order of `causes`, and those that were told before may be told again: this is for
-        listeners that know what they have heard. Otherwise like `add_callback`.
-        """
-        handle = _Each()
-        self._callbacks[handle] = callback
-        for cause in self.causes:
-            callback(cause)
-        return lambda: self._remove_callback(handle)
+    def _listen(self, listener: Listener) -> None:
+        """Have *listener* told of each cause, those that there are already included."""
+        self._callbacks[listener] = listener
+        if self._causes:
+            for cause in self.causes:
+                listener.hear(cause, CallSite())
 
     def child(self) -> CancelationToken:
         """Make a token that is cancelled with this one, and can be cancelled by itself.
@@ -360,20 +365,40 @@ class CancelationToken:
         return TokenStatistics(self.cancelation, len(self._callbacks))
 
     def _distinct_causes(self) -> tuple[Cancelation, ...]:
+        causes = tuple(self._causes)
+        if len(causes) <= 1:
+            return causes
         # Threads that are at it at the same time may add the same one twice, or one too many.
-        return tuple({id(cause): cause for cause in self._causes}.values())
+        return tuple({id(cause): cause for cause in causes}.values())
 
     def _add_cause(self, cancelation: Cancelation) -> _News:
         causes = self._causes
-        if any(cause is cancelation for cause in causes):
-            return _News.NONE
-        if len(self.causes) >= KEPT:
-            return _News.UNKEPT
+        if causes:
+            if any(cause is cancelation for cause in causes):
+                return _News.NONE
+            if len(self.causes) >= KEPT:
+                return _News.UNKEPT
         causes.append(cancelation)
         return _News.FIRST if causes[0] is cancelation else _News.LATER
 
+    def _tell_all(
+        self,
+        children: list[tuple[CancelationToken, _News]],
+        cancelation: Cancelation,
+        site: CallSite,
+        errors: list[BaseException],
+    ) -> None:
+        """Tell *children*, and theirs. Not by recursion: a chain of them may be longer than the stack."""
+        told: set[CancelationToken] = {self}  # so that what nobody keeps goes around once
+        telling = deque([children])
+        while telling:
+            for child, news in telling.popleft():
+                if news is not _News.UNKEPT or child not in told:
+                    told.add(child)
+                    telling.append(child._tell(cancelation, news, site, errors))
+
     def _tell(
-        self, cancelation: Cancelation, news: _News, errors: list[BaseException]
+        self, cancelation: Cancelation, news: _News, site: CallSite, errors: list[BaseException]
     ) -> list[tuple[CancelationToken, _News]]:
         """Call the callbacks, and collect what they raise. Returns the children for which it is news, too."""
         children: list[tuple[CancelationToken, _News]] = []
@@ -381,16 +406,16 @@ class CancelationToken:
         if news is _News.UNKEPT:
             causes += (cancelation,)
         for handle, callback in list(self._callbacks.items()):
-            if isinstance(callback, _Link):
+            if isinstance(callback, Listener):
+                if handle in self._callbacks:
+                    _tell_listener(callback, causes, site, errors)
+            elif isinstance(callback, _Link):
                 child = callback()
                 childs_news = _News.NONE if child is None else max(map(child._add_cause, causes))
                 if child is not None and childs_news:
                     children.append((child, childs_news))
-            elif type(handle) is _Each:
-                if handle in self._callbacks:
-                    _call(callback, causes, errors)
             elif news is _News.FIRST and self._callbacks.pop(handle, None) is not None:
-                _call(callback, causes[:1], errors)
+                _call(callback, causes[0], errors)
         return children
 
     def _add_child(self, child: CancelationToken) -> None:
@@ -403,9 +428,18 @@ class CancelationToken:
         self._callbacks.pop(handle, None)
 
 
-def _call(callback: Callback, causes: Iterable[Cancelation], errors: list[BaseException]) -> None:
+def _call(callback: Callback, cause: Cancelation, errors: list[BaseException]) -> None:
+    try:
+        callback(cause)
+    except BaseException as error:
+        errors.append(error)
+
+
+def _tell_listener(
+    listener: Listener, causes: Iterable[Cancelation], site: CallSite, errors: list[BaseException]
+) -> None:
     try:
         for cause in causes:
-            callback(cause)
+            listener.hear(cause, site)
     except BaseException as error:
         errors.append(error)

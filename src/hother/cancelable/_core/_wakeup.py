@@ -13,10 +13,15 @@ import inspect
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, final
 
+from anyio import get_cancelled_exc_class
 from anyio.lowlevel import EventLoopToken, current_token
+
+if TYPE_CHECKING:
+    from anyio.abc import AsyncBackend
 
 _LOOP_MACHINERY = frozenset(
     {"anyio", "asyncio", "concurrent", "outcome", "selectors", "sniffio", "trio", "uvloop"}
@@ -25,6 +30,26 @@ _HOMES_OF_INTERRUPT_HANDLERS = frozenset(
     {"asyncio.runners", "anyio._backends._asyncio", "trio._core._ki"}  # AnyIO's: below Python 3.11
 )
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+
+_NOWHERE = object()
+
+
+# By the exception that each backend has for itself. To ask AnyIO for the loop takes as long as to make a
+# scope, and its class of scopes asks again, and makes them twice: so blocks, which are many, use these.
+_backends: dict[type[BaseException], type[AsyncBackend]] = {}
+
+
+def current_backend() -> type[AsyncBackend]:
+    """Return AnyIO's backend for the loop that runs in this thread.
+
+    Raises:
+        RuntimeError: If none does.
+    """
+    exception = get_cancelled_exc_class()
+    backend = _backends.get(exception)
+    if backend is None:
+        backend = _backends[exception] = current_token().backend_class
+    return backend
 
 
 def call_soon(loop: EventLoopToken, function: Callable[..., object], *args: Any) -> None:
@@ -44,10 +69,29 @@ def run_in(loop: EventLoopToken, function: Callable[..., object], *args: Any) ->
 
     Never blocks. Safe in any thread, in signal handlers and in finalizers.
     """
-    if is_running_here(loop) and _called_from_a_task():
+    if CallSite().is_in(loop.native_token):
         function(*args)
     else:
         call_soon(loop, function, *args)
+
+
+@final
+class CallSite:
+    """Where a call comes from: looked up when first needed, and true for as long as that call lasts.
+
+    For who cancels ten thousand blocks at once: to look at the stack takes longer than to cancel one.
+    """
+
+    __slots__ = ("_here",)
+
+    def __init__(self) -> None:
+        self._here: object = None
+
+    def is_in(self, native_token: object) -> bool:
+        """Whether it is in a task of that loop."""
+        if self._here is None:
+            self._here = _loop_of_this_task() or _NOWHERE
+        return self._here is native_token
 
 
 def has_ended(loop: EventLoopToken) -> bool:
@@ -89,9 +133,13 @@ async def _call_unless(taken_back: Any, when: float, function: Callable[..., obj
 
 def thread_safe_clock(loop: EventLoopToken) -> Callable[[], float]:
     """Return the clock of *loop*, which must run in this thread, as a function that any thread may call."""
-    native: Any = loop.native_token
-    if hasattr(native, "call_soon_threadsafe"):
-        return native.time  # type: ignore[no-any-return]
+    return clock_of(loop.native_token)
+
+
+def clock_of(native_token: Any) -> Callable[[], float]:
+    """See `thread_safe_clock`."""
+    if hasattr(native_token, "call_soon_threadsafe"):
+        return native_token.time  # type: ignore[no-any-return]
     import trio
 
     return trio.lowlevel.current_clock().current_time
@@ -112,6 +160,14 @@ def is_running_here(loop: EventLoopToken | None = None) -> bool:
     return loop is None or current.native_token is loop.native_token
 
 
+def _loop_of_this_task() -> object:
+    """The loop whose task called us in the ordinary way; a false value if there is none."""
+    try:
+        return _called_from_a_task() and current_token().native_token
+    except RuntimeError:  # a coroutine that no loop runs
+        return None
+
+
 def _called_from_a_task() -> bool:
     """Whether a task called us in the ordinary way, rather than by interrupting the loop's machinery.
 
@@ -120,12 +176,13 @@ def _called_from_a_task() -> bool:
     does.
     """
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not _is_machinery(frame):
+    while frame is not None and not _is_machinery(frame.f_globals.get("__name__")):
         if frame.f_code.co_flags & _COROUTINE:
             return True
         frame = frame.f_back
     return False
 
 
-def _is_machinery(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in _LOOP_MACHINERY
+@lru_cache(1024)  # a cancelation that reaches ten thousand blocks looks at the same few modules each time
+def _is_machinery(module: object) -> bool:
+    return str(module).partition(".")[0] in _LOOP_MACHINERY
