@@ -32,7 +32,7 @@ def frameworks() -> Iterator[Scenario]:
     yield _of("plain-flood", CLOSE, STALLED, "StreamingResponse, client stalls and closes", by_request=True)
     yield _of("file", CLOSE, BACKGROUND, "FileResponse, client closes, task runs on")
     yield _one(
-        "file/close",
+        "big-file/close",
         "FileResponse, client stalls and closes",
         _big_file,
         Expectation(Fate.ANY),

@@ -132,7 +132,7 @@ async def _wait_until_up(process: Process) -> None:
     with anyio.move_on_after(TIME_TO_START):
         while not process.has_ended:
             try:
-                if await ask(process.port, "ping") == "pong":
+                if await ask(process.port, "ping", seconds=1.0) == "pong":
                     return
             except (OSError, EOFError):
                 pass

@@ -74,7 +74,17 @@ Report: TypeAlias = Callable[[Result], None]
 
 @final
 class ServerRun:
-    """Plays scenarios on one server, one after the other: what is logged or left is of the last one."""
+    """Plays scenarios on one server.
+
+    Args:
+        server: Which one.
+        process: The process that it runs in.
+        journal: Where that tells what happens.
+        is_alone: Whether one is played after the other, so that what is logged or left is of the last one;
+            otherwise nobody looks at that.
+        prefix: What comes before a handler's name in a path, if not a stack of ours.
+        headers: What every request has to bring.
+    """
 
     def __init__(
         self,
@@ -82,12 +92,14 @@ class ServerRun:
         process: Process,
         journal: Journal,
         *,
+        is_alone: bool = True,
         prefix: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._server = server
         self._process = process
         self._journal = journal
+        self._is_alone = is_alone
         self._prefix = prefix
         self._headers = headers or {}
         self._state: dict[str, Any] = {}
@@ -151,8 +163,11 @@ class ServerRun:
                 stage.note("script", f"the client failed: {error!r}")
             finally:
                 stage.close()
-            await self._settle(stage, side)
-            stage.seen.tracebacks = await self._tracebacks_since(start, wait=logs)
+            if await stage.run.wait("called", _JOURNAL) is not None:
+                await stage.run.wait("left", _JOURNAL)  # scenarios have waited for it themselves
+            if self._is_alone:
+                await self._settle(stage, side)
+                stage.seen.tracebacks = await self._tracebacks_since(start, wait=logs)
             seen = stage.observe()
             await self._end(stage)
             return seen
@@ -165,8 +180,6 @@ class ServerRun:
 
     async def _settle(self, stage: Stage, side: str) -> None:
         """Wait until nothing of the run is left; note what is."""
-        if await stage.run.wait("called", _JOURNAL) is not None:
-            await stage.run.wait("left", _SETTLING)
         try:
             before, self._state = self._state, await self._ask("state")
             with anyio.move_on_after(_SETTLING):
@@ -182,7 +195,7 @@ class ServerRun:
         if stage.run.find("called") is not None and stage.run.find("left") is None:
             with suppress(OSError, EOFError):
                 await stage.order("cancel")
-            await stage.run.wait("left", _SETTLING)
+            await stage.run.wait("left", _JOURNAL)
 
     async def _ask(self, order: str) -> Any:
         return await _http1.ask(self._process.port, order)

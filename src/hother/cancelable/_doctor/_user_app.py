@@ -13,14 +13,16 @@ from rich.text import Text
 
 from . import _http1
 from ._advice import advice_about, advice_for_status
-from ._answers import Ending
+from ._answers import Answer, Ending
 from ._catalogue import SCENARIOS
 from ._journal import Journal
 from ._probe._witness import HEADER
 from ._process import CannotStart, Process, running
 from ._runner import APP, FAILURES, Result, ServerRun, Verdict, is_limitation, run_all
 from ._servers import Server
+from ._stage import PATIENCE
 
+PROBES = "/__doctor__"  # as in `_probe._user`, which nothing but servers should import
 USER_APP = "hother.cancelable._doctor._probe._user:app"
 _PROBED = (
     "close/unasked",
@@ -121,14 +123,26 @@ def _deadline_of(user: UserApp, layers: Sequence[Mapping[str, Any]]) -> float | 
 
 
 async def _probe(user: UserApp, findings: Findings, journal: Journal, process: Process) -> None:
-    run = ServerRun(findings.server, process, journal, prefix="/__doctor__", headers=user.headers)
-    await run.warm_up(("/__doctor__/ping?run={run}",))
+    answer = await _ask_for(PROBES + "/ping", user, process.port)
+    if (advice := advice_for_status(answer.status)) is not None:
+        findings.lines.append((False, "our handlers in it cannot be reached"))
+        findings.advice.append(advice)
+        return
+    run = ServerRun(findings.server, process, journal, prefix=PROBES, headers=user.headers)
+    await run.warm_up(())
     for scenario in SCENARIOS:
         if scenario.name in _PROBED and scenario.needs <= findings.server.abilities:
             result = await run.judge(replace(scenario, has_control=False))
             findings.results.append(replace(result, scenario=scenario))
-            if "began" in dict(result.problems) and result.seen is not None:
-                findings.advice += filter(None, [advice_for_status(result.seen.status)])
+
+
+async def _ask_for(path: str, user: UserApp, port: int) -> Answer:
+    client = await _http1.Client.connect(port, headers=user.headers)
+    try:
+        await client.request("GET", path)
+        return await client.read(PATIENCE)
+    finally:
+        client.close()
 
 
 async def _prove(findings: Findings, journal: Journal) -> None:
