@@ -6,7 +6,6 @@ for its own result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from threading import Condition, Thread
 
 import anyio
@@ -63,7 +62,7 @@ class Examination:
 
 
 @pytest.fixture(scope="session")
-def examination(request: pytest.FixtureRequest) -> Iterator[Examination]:
+def examination(request: pytest.FixtureRequest) -> Examination:
     """
     An examination of what the selected tests ask for.
     """
@@ -72,7 +71,7 @@ def examination(request: pytest.FixtureRequest) -> Iterator[Examination]:
     names = {params["doctored"] for params in chosen}
     examination = Examination(names, {params["scenario"] for params in chosen})
     examination.start()
-    yield examination
+    return examination
 
 
 def _installed() -> list[object]:

@@ -71,9 +71,10 @@ class Process:
     async def end(self) -> None:
         """End it, with all of its workers."""
         with CancelScope(shield=True):
-            self._process.stdin.close() if self._process.stdin else None  # its guard kills it
-            if not await self.wait(_TIME_TO_END):
-                self._process.kill()
+            assert self._process.stdin is not None
+            self._process.stdin.close()  # its guard kills it
+            await self.wait(_TIME_TO_END)
+            self._process.kill()
             await to_thread.run_sync(self._process.wait)
 
 

@@ -21,6 +21,7 @@ from ._observation import Fate, Observation
 from ._process import CannotStart, Process, running, tracebacks_in
 from ._scenario import Scenario
 from ._servers import Quirk, Server
+from ._sockets import Wire
 from ._stage import Missed, Stage
 
 APP = "hother.cancelable._doctor._probe._app:app"
@@ -108,10 +109,12 @@ class ServerRun:
         """Have everything made that is made once."""
         for target in targets:
             with self._journal.run() as run:
-                client = await _http1.Client.connect(self._process.port)
-                await client.request("GET", target.format(run=run.name), self._headers)
-                await client.read(10)
-                client.close()
+                client = _http1.Client(await Wire.open(self._process.port), self._headers)
+                try:
+                    await client.request("GET", target.format(run=run.name))
+                    await client.read(10)
+                finally:
+                    client.close()
         await self._ask("freeze")
         self._state = await self._ask("state")
 

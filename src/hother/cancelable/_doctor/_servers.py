@@ -132,7 +132,7 @@ _DAPHNE = (
     ),
     Quirk(
         "sigterm/*",
-        "it has no lifespan, and on SIGTERM its loop ends at once: nobody can be told, and nothing is answered",
+        "it has no lifespan, and its loop ends at once on SIGTERM: nobody can be told or answered",
         _LIFECYCLE,
     ),
     Quirk(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
@@ -22,12 +22,13 @@ APPS = {
     "": "hother.cancelable._doctor._probe._app:app",
     "bare": "hother.cancelable._doctor._probe._app:bare_app",
 }
-Play: TypeAlias = Callable[[Moment, Stage, "dict[Moment, Any]"], Awaitable[None]]
+Play: TypeAlias = Callable[[Moment, Stage, "dict[Moment, Any]"], Coroutine[Any, Any, None]]
 
 HANDLERS_GRACE = 0.3  # as in `_probe._stacks`, which nothing but servers should import
 """How long the middleware lets handlers go on, in seconds."""
 
 _LONGEST = GRACE + 3.0
+
 
 def shutdowns() -> Iterator[Scenario]:
     """Yield a scenario for each moment."""

@@ -20,6 +20,7 @@ from ._probe._witness import HEADER
 from ._process import CannotStart, Process, running
 from ._runner import APP, FAILURES, Result, ServerRun, Verdict, is_limitation, run_all
 from ._servers import Server
+from ._sockets import Wire
 from ._stage import PATIENCE
 
 PROBES = "/__doctor__"  # as in `_probe._user`, which nothing but servers should import
@@ -137,7 +138,7 @@ async def _probe(user: UserApp, findings: Findings, journal: Journal, process: P
 
 
 async def _ask_for(path: str, user: UserApp, port: int) -> Answer:
-    client = await _http1.Client.connect(port, headers=user.headers)
+    client = _http1.Client(await Wire.open(port), user.headers)
     try:
         await client.request("GET", path)
         return await client.read(PATIENCE)
@@ -164,7 +165,7 @@ async def _leave(user: UserApp, journal: Journal, process: Process) -> tuple[boo
     """Ask for the path, and leave."""
     assert user.path is not None
     with journal.run() as run:
-        client = await _http1.Client.connect(process.port)
+        client = _http1.Client(await Wire.open(process.port))
         try:
             await client.request("GET", user.path, {**user.headers, HEADER.decode(): run.name})
             answer = await client.read(_TIME_TO_BEGIN)
@@ -187,7 +188,7 @@ async def _wait(user: UserApp, journal: Journal, process: Process, deadline: flo
     """Ask for the path, and wait for the deadline."""
     assert user.path is not None
     with journal.run() as run:
-        client = await _http1.Client.connect(process.port)
+        client = _http1.Client(await Wire.open(process.port))
         began_at = anyio.current_time()
         try:
             await client.request("GET", user.path, {**user.headers, HEADER.decode(): run.name})

@@ -18,7 +18,6 @@ from ...integrations.fastapi import Grace, RequestCancelationMiddleware
 from ._handlers import create_app
 from ._witness import App, Receive, Scope, Send
 
-
 GRACE = 0.3
 """How long handlers may go on when the server stops, in seconds."""
 
