@@ -30,6 +30,7 @@ class Peer:
         reply: What it sends then.
         orders: What it says to orders; to ``state`` that all is clean, if nothing else.
         logs: What its log says.
+        delay: How long it thinks about its reply, in seconds.
     """
 
     server = SERVERS["hypercorn-asyncio"]
@@ -43,12 +44,14 @@ class Peer:
         *,
         orders: Mapping[str, Any] | None = None,
         logs: str = "",
+        delay: float = 0.0,
     ) -> None:
         self._journal = journal
         self._events = events
         self._reply = reply
         self._orders = {"state": CLEAN, "freeze": True, **(orders or {})}
         self._logs = logs
+        self._delay = delay
         self.port = 0
 
     @property
@@ -85,6 +88,7 @@ class Peer:
                 else:
                     for name in parse_qs(url.query).get("run", ()):
                         self._tell(name)
+                    await anyio.sleep(self._delay)
                     await stream.send(self._reply)
                 while True:
                     await stream.receive()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from io import BytesIO, TextIOWrapper
+from io import BytesIO, StringIO, TextIOWrapper
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ pytest.importorskip("wsproto")
 from rich.console import Console
 
 from hother.cancelable.__main__ import main
-from hother.cancelable._doctor import Options, run
+from hother.cancelable._doctor import Options, _command, run
 from hother.cancelable._doctor._advice import advice_about, advice_for_status
 from hother.cancelable._doctor._answers import Ending
 from hother.cancelable._doctor._catalogue import SCENARIOS
@@ -420,3 +420,12 @@ def test_there_is_no_doctor_on_windows(
 
     assert run(Options()) == 2
     assert "Windows" in capsys.readouterr().err
+
+
+@pytest.mark.real_time
+@pytest.mark.only_on("asyncio")
+async def test_nothing_is_written_that_nobody_asked_for() -> None:
+    """
+    An examination of nothing is over at once, and well.
+    """
+    assert await _command._examine([], [], Console(file=StringIO()), None) == 0

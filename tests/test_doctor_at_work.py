@@ -218,6 +218,12 @@ def test_an_application_of_no_framework(
     """
     Only its path can be looked at.
     """
+    assert examine(monkeypatch, "good", probed=()) == 0, "nothing was asked for"
+    assert "FAIL" not in capsys.readouterr().out
+
+    assert examine(monkeypatch, "pure", "--path", "/not a path", probed=()) == 1
+    assert "the client failed" in capsys.readouterr().out
+
     assert examine(monkeypatch, "pure", probed=()) == 1
     output = " ".join(capsys.readouterr().out.split())
     assert "give the --path" in output

@@ -8,13 +8,17 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
-import h2.config
-import h2.connection
 import pytest
 
 pytest.importorskip("rich")
 pytest.importorskip("h2")
 pytest.importorskip("wsproto")
+
+import h2.config
+import h2.connection
+import wsproto
+from wsproto.events import AcceptConnection, CloseConnection, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
 
 from hother.cancelable._doctor import _blind_spots, _runner, _shutdown, _work
 from hother.cancelable._doctor._answers import Ending
@@ -28,6 +32,7 @@ from hother.cancelable._doctor._servers import Server
 from hother.cancelable._doctor._shutdown import judge_shutdown
 from hother.cancelable._doctor._sockets import Wire
 from hother.cancelable._doctor._stage import Stage
+from hother.cancelable._doctor._websocket import Client as WebSocketClient
 from tests.doctor_peer import CLEAN, Peer, answer
 
 pytestmark = [pytest.mark.real_time, pytest.mark.only_on("asyncio")]
@@ -93,6 +98,7 @@ async def judge(name: str, peer: Peer) -> Result:
         ),
         ("close/unasked", [], b"", {"began"}),
         ("close/unasked", [CALLED, BEGAN], b"", {"ended"}),
+        ("deadline/unasked", [BEGAN], b"", {"ended", "status", "answer"}),
         ("websocket/busy/lost", [], answer(404), {"began", "script"}),
         ("h2-close/unasked", [], b"", {"began"}),
     ],
@@ -106,6 +112,67 @@ async def test_what_is_wrong_is_found(
     result = await judge(name, Peer(Journal(), events, reply))
 
     assert {kind for kind, _ in result.problems} == kinds, result
+
+
+async def test_a_client_that_waits_to_be_asked_is_asked_late() -> None:
+    """
+    When the handler reads, and not before.
+    """
+    reply = b"HTTP/1.1 100 Continue\r\n\r\n" + answer(body=WRONG_BODY)
+
+    result = await judge("body/asked-for", Peer(Journal(), [CALLED, BEGAN, FINISHED, LEFT], reply, delay=0.2))
+
+    assert {kind for kind, _ in result.problems} == {"body"}
+
+
+class WebSocketPeer(Peer):
+    """Accepts every WebSocket, pings, says something wrong, and says goodbye with a code of its own."""
+
+    async def _talk(self, stream: Any) -> None:
+        frames = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+        head = await stream.receive()
+        if b"/__control__/" in head:
+            async with stream:
+                await stream.send(answer(body=json.dumps(CLEAN).encode()))
+            return
+        self._tell(head.partition(b"run=")[2].partition(b"&")[0].decode())
+        frames.receive_data(head)
+        messages = (AcceptConnection(), Ping(), TextMessage(data="wrong"), CloseConnection(code=4000))
+        async with stream:
+            await stream.send(b"".join(frames.send(message) for message in messages))
+            await stream.receive()
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("websocket/talk/goodbye", {"message", "ended", "began"}),
+        ("websocket/ticker/operator", {"code", "ended"}),
+    ],
+)
+async def test_a_websocket_that_says_something_wrong(name: str, kinds: set[str]) -> None:
+    """
+    A message that was not to be expected, or another close code.
+    """
+    result = await judge(name, WebSocketPeer(Journal(), [CALLED, BEGAN]))
+
+    assert {kind for kind, _ in result.problems} == kinds, result
+
+
+async def test_nothing_comes_after_the_end_of_a_websocket() -> None:
+    """
+    Whoever reads on learns that.
+    """
+    peer = WebSocketPeer(Journal())
+    async with serving(peer):
+        client = WebSocketClient(await Wire.open(peer.port))
+        await client.open("/?run=r1&")
+        code = await client.read_to_close(1)
+        lost = await client.read_to_close(1)
+        client.close()
+
+    assert (code, lost) == (4000, CloseReason.ABNORMAL_CLOSURE)
+    assert await client.read_to_close(1) == lost
 
 
 async def test_a_late_handler_gets_a_second_chance() -> None:
@@ -229,7 +296,8 @@ async def test_a_server_that_does_not_stop_is_compared_with_itself(monkeypatch: 
     Without the middleware it does the same, so that it is to blame.
     """
     journal = Journal()
-    peer = Peer(journal, [CALLED, BEGAN])
+    moments = [{"event": name} for name in ("part", "started", "sends")]
+    peer = Peer(journal, [CALLED, BEGAN, *moments, FINISHED, LEFT], answer())
 
     @asynccontextmanager
     async def running(*args: object) -> AsyncGenerator[Peer, None]:
@@ -245,6 +313,7 @@ async def test_a_server_that_does_not_stop_is_compared_with_itself(monkeypatch: 
     results = await judge_shutdown(peer.server, scenarios, journal)
 
     assert {result.verdict for result in results} == {Verdict.LIMITATION}
+    assert {kind for result in results for kind, _ in result.problems} >= {"process", "fate"}
 
 
 async def test_a_server_that_cannot_start_cannot_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from tempfile import NamedTemporaryFile
@@ -144,10 +144,8 @@ class ServerRun:
         if problems:
             result.verdict = Verdict.FAIL
             if scenario.has_control:
-                result.control = await self._play(scenario, "bare", logs="log" in dict(problems))
-                if is_limitation(scenario, problems, result.control):
-                    result.verdict = Verdict.LIMITATION
-                    result.quirk = self._server.quirk_for(scenario.name)
+                control = await self._play(scenario, "bare", logs="log" in dict(problems))
+                compare(result, control, self._server)
         return result
 
     async def _play(self, scenario: Scenario, side: str, *, logs: bool = False) -> Observation:
@@ -156,14 +154,8 @@ class ServerRun:
             stage.expects_request_only = scenario.expected.fate is Fate.ANY
             start = self._process.log_size
             try:
-                with anyio.fail_after(_LONGEST):
+                with noting_failures(stage), anyio.fail_after(_LONGEST):
                     await scenario.play(stage)
-            except TimeoutError:
-                stage.note("script", f"it took longer than {_LONGEST:g} s")
-            except Missed as event:
-                stage.note("began", f"{event} never happened")
-            except FAILURES as error:
-                stage.note("script", f"the client failed: {error!r}")
             finally:
                 stage.close()
             if await stage.run.wait("called", _JOURNAL) is not None:
@@ -202,6 +194,27 @@ class ServerRun:
 
     async def _ask(self, order: str) -> Any:
         return await _http1.ask(self._process.port, order)
+
+
+@contextmanager
+def noting_failures(stage: Stage) -> Generator[None, None, None]:
+    """Take note of it if a script cannot go on, and end it."""
+    try:
+        yield
+    except TimeoutError:
+        stage.note("script", f"it took longer than {_LONGEST:g} s")
+    except Missed as event:
+        stage.note("began", f"{event} never happened")
+    except FAILURES as error:
+        stage.note("script", f"the client failed: {error!r}")
+
+
+def compare(result: Result, control: Observation, server: Server) -> None:
+    """Compare a result that is not as it should be with the control, and judge again."""
+    result.control = control
+    if is_limitation(result.scenario, result.problems, control):
+        result.verdict = Verdict.LIMITATION
+        result.quirk = server.quirk_for(result.scenario.name)
 
 
 def is_limitation(scenario: Scenario, problems: Sequence[tuple[str, str]], control: Observation) -> bool:

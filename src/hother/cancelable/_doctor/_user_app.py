@@ -18,7 +18,7 @@ from ._catalogue import SCENARIOS
 from ._journal import Journal
 from ._probe._witness import HEADER
 from ._process import CannotStart, Process, running
-from ._runner import APP, FAILURES, Result, ServerRun, Verdict, is_limitation, run_all
+from ._runner import APP, FAILURES, Result, ServerRun, Verdict, compare, run_all
 from ._servers import Server
 from ._sockets import Wire
 from ._stage import PATIENCE
@@ -155,10 +155,7 @@ async def _prove(findings: Findings, journal: Journal) -> None:
         run = ServerRun(findings.server, process, journal)
         await run.warm_up(())
         for result in failed:
-            result.control = await run.control(result.scenario)
-            if is_limitation(result.scenario, result.problems, result.control):
-                result.verdict = Verdict.LIMITATION
-                result.quirk = findings.server.quirk_for(result.scenario.name)
+            compare(result, await run.control(result.scenario), findings.server)
 
 
 async def _leave(user: UserApp, journal: Journal, process: Process) -> tuple[bool, str]:
