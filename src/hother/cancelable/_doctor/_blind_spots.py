@@ -10,7 +10,7 @@ import anyio
 from ._http1 import ask
 from ._observation import Expectation, Fate
 from ._scenario import Scenario
-from ._stage import MISSED, PATIENCE, Stage
+from ._stage import Stage
 
 _MEBIBYTE = 2**20
 _CROWD = 50
@@ -58,7 +58,7 @@ async def _pipelined(stage: Stage) -> None:
     await anyio.sleep(0.1)
     stage.run.mark_cause()
     client.close()
-    await stage.run.wait("left", MISSED)
+    await stage.run.wait("left", stage.missed)
 
 
 async def _unread(stage: Stage) -> None:
@@ -66,10 +66,10 @@ async def _unread(stage: Stage) -> None:
     await client.request("POST", stage.target("handler", query=_UNREAD), length=8 * _MEBIBYTE)
     with anyio.move_on_after(0.5):
         await client.send_body(bytes(8 * _MEBIBYTE))
-    await stage.run.wait("began", PATIENCE)
+    await stage.run.wait("began", stage.patience)
     stage.run.mark_cause()
     client.close()
-    await stage.run.wait("left", MISSED)
+    await stage.run.wait("left", stage.missed)
 
 
 async def _stream(stage: Stage) -> None:
@@ -84,10 +84,10 @@ async def _stream(stage: Stage) -> None:
             await client.send_body(bytes(_MEBIBYTE))
         stage.run.mark_cause()
         await client.reset(first)
-        await stage.run.wait("left", MISSED)
+        await stage.run.wait("left", stage.missed)
         await ask(stage.process.port, "cancel", {"run": other.name})
         client.close()
-        await other.wait("left", MISSED)
+        await other.wait("left", stage.missed)
 
 
 async def _crowd(stage: Stage) -> None:
@@ -97,12 +97,12 @@ async def _crowd(stage: Stage) -> None:
         for client, run in zip(clients, runs, strict=True):
             await client.request("GET", stage.target("handler", run=run))
         for run in runs:
-            await run.wait("began", PATIENCE)
+            await run.wait("began", stage.patience)
         stage.run.mark_cause()
         for client in clients:
             client.close()
         for run in runs:
-            if await run.wait("left", PATIENCE) is None:
+            if await run.wait("left", stage.patience) is None:
                 stage.note("ended", "a handler ran on")
     before = await stage.order("state")
     await anyio.sleep(_LOOK)

@@ -10,7 +10,7 @@ from ._answers import Ending
 from ._moments import BACKGROUND, SMALL_BUFFER, STALLED, STARTED, UNASKED, Moment
 from ._observation import Expectation, Fate
 from ._scenario import Scenario, Script
-from ._stage import MISSED, PATIENCE, TIMEOUT, Stage
+from ._stage import TIMEOUT, Stage
 from ._ways import CLOSE, DEADLINE, Way, play
 
 _STREAMS = {
@@ -32,7 +32,7 @@ def frameworks() -> Iterator[Scenario]:
     yield _of("plain-flood", CLOSE, STALLED, "StreamingResponse, client stalls and closes", by_request=True)
     yield _of("file", CLOSE, BACKGROUND, "FileResponse, client closes, task runs on")
     yield _one(
-        "file/close",
+        "big-file/close",
         "FileResponse, client stalls and closes",
         _big_file,
         Expectation(Fate.ANY),
@@ -124,14 +124,14 @@ async def _big_file(stage: Stage) -> None:
     await stage.wait("ended")
     await stage.run.wait_until_still(0.2, 1)
     client.close()
-    if await stage.run.wait("left", MISSED) is None:
+    if await stage.run.wait("left", stage.missed) is None:
         stage.note("ended", "the response ran on")
 
 
 async def _session(stage: Stage) -> None:
     if stage.is_bare:
         return
-    await stage.run.wait("left", PATIENCE)
+    await stage.run.wait("left", stage.patience)
     if stage.run.count("session given back") != 1:
         stage.note("session", "the session was not given back")
     if stage.run.find("context lost"):
@@ -141,24 +141,24 @@ async def _session(stage: Stage) -> None:
 async def _limited(handler: str, stage: Stage) -> None:
     client = await stage.http1()
     await client.request("GET", stage.target(handler, timeout=0))
-    stage.answer = await client.read(PATIENCE)
-    await stage.run.wait("left", PATIENCE)
+    stage.answer = await client.read(stage.patience)
+    await stage.run.wait("left", stage.patience)
 
 
 async def _error(handler: str, stage: Stage) -> None:
     client = await stage.http1()
     await client.request("GET", stage.target(handler))
-    stage.answer = await client.read(PATIENCE)
-    await stage.run.wait("left", PATIENCE)
+    stage.answer = await client.read(stage.patience)
+    await stage.run.wait("left", stage.patience)
 
 
 async def _deaf(stage: Stage) -> None:
     client = await stage.http1()
     await client.request("GET", stage.target("deaf-thread", timeout=TIMEOUT))
-    stage.answer = await client.read(PATIENCE)
+    stage.answer = await client.read(stage.patience)
     if stage.run.find("ended") is not None:
         stage.note("late", "the client was not answered before the thread was done")
-    await stage.run.wait("left", PATIENCE)
+    await stage.run.wait("left", stage.patience)
 
 
 async def _cleanup(stage: Stage) -> None:
@@ -176,4 +176,4 @@ async def _asks(stage: Stage) -> None:
     client.close()
     if await stage.run.wait("noticed", 1.0) is None:
         stage.note("truth", "it said no when the client had left")
-    await stage.run.wait("left", PATIENCE)
+    await stage.run.wait("left", stage.patience)

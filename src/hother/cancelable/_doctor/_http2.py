@@ -29,13 +29,10 @@ class Client:
         self._to_send = 0  # of the body, in bytes
         self._is_over = False
 
-    @classmethod
-    async def connect(cls, port: int, *, buffer: int | None = None) -> Client:
-        """Connect. The arguments are those of `Wire.open`."""
-        client = cls(await Wire.open(port, buffer=buffer))
-        client._frames.initiate_connection()
-        await client._flush()
-        return client
+    async def open(self) -> None:
+        """Send what opens a connection."""
+        self._frames.initiate_connection()
+        await self._flush()
 
     async def request(
         self,

@@ -100,6 +100,11 @@ class Journal:
             task_status.started()
             await listener.serve(self._read)
 
+    def take(self, event: Event) -> None:
+        """Give an event to its run, if that is still open."""
+        if (run := self._runs.get(event["run"])) is not None:
+            run.add(event)
+
     async def _read(self, stream: SocketStream) -> None:
         async with stream:
             lines = BufferedByteReceiveStream(stream)
@@ -108,6 +113,4 @@ class Journal:
                     line = await lines.receive_until(b"\n", _LONGEST_LINE)
                 except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
                     return
-                event = json.loads(line)
-                if (run := self._runs.get(event["run"])) is not None:
-                    run.add(event)
+                self.take(json.loads(line))

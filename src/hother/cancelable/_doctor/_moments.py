@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ._answers import Ending
-from ._stage import PATIENCE, Stage
+from ._stage import Stage
 
 Client: TypeAlias = Any  # of HTTP/1.1 or HTTP/2, which have the methods that are used here
 Bring: TypeAlias = Callable[[Stage, Client, str], Awaitable[None]]
@@ -49,18 +49,18 @@ async def _mid_body(stage: Stage, client: Client, target: str) -> None:
 async def _started(stage: Stage, client: Client, target: str) -> None:
     await client.request("GET", target)
     await stage.wait("started")
-    await client.read(PATIENCE, until=1)
+    await client.read(stage.patience, until=1)
 
 
 async def _stalled(stage: Stage, client: Client, target: str) -> None:
     await client.request("GET", target)
     await stage.wait("sends")
-    await stage.run.wait_until_still(_STILL, PATIENCE)
+    await stage.run.wait_until_still(_STILL, stage.patience)
 
 
 async def _background(stage: Stage, client: Client, target: str) -> None:
     await client.request("GET", target)
-    answer = await client.read(PATIENCE)
+    answer = await client.read(stage.patience)
     if answer.ending is not Ending.COMPLETE:
         stage.note("answer", f"before its background task, the answer was {answer.ending}")
     await stage.wait("began")

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, final
@@ -71,9 +71,10 @@ class Process:
     async def end(self) -> None:
         """End it, with all of its workers."""
         with CancelScope(shield=True):
-            self._process.stdin.close() if self._process.stdin else None  # its guard kills it
-            if not await self.wait(_TIME_TO_END):
-                self._process.kill()
+            assert self._process.stdin is not None
+            self._process.stdin.close()  # its guard kills it
+            await self.wait(_TIME_TO_END)
+            self._process.kill()
             await to_thread.run_sync(self._process.wait)
 
 
@@ -129,12 +130,10 @@ def _python_path(first: str | None) -> str:
 
 
 async def _wait_until_up(process: Process) -> None:
-    with anyio.move_on_after(TIME_TO_START):
-        while not process.has_ended:
-            try:
-                if await ask(process.port, "ping") == "pong":
-                    return
-            except (OSError, EOFError):
-                pass
-            await anyio.sleep(0.05)
+    give_up_at = anyio.current_time() + TIME_TO_START
+    while not process.has_ended and anyio.current_time() < give_up_at:
+        with suppress(OSError, EOFError):
+            if await ask(process.port, "ping", seconds=1.0) == "pong":
+                return
+        await anyio.sleep(0.05)
     raise CannotStart(f"{process.server.name} does not answer; its log ends with:\n{process.log()[-2000:]}")

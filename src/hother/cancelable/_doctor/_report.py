@@ -93,7 +93,7 @@ def table_of(
     console: Console, servers: Sequence[Server], scenarios: Sequence[Scenario], results: Sequence[Result]
 ) -> Table:
     """Return the table: a row for each scenario, a column for each server."""
-    marks = _ASCII_MARKS if console.options.ascii_only else _MARKS
+    marks = _marks_for(console)
     cells = {(result.server, result.scenario.name): result.verdict for result in results}
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("", no_wrap=True, min_width=_NARROWEST)
@@ -150,6 +150,10 @@ def _in_order(
     return sorted(results, key=lambda result: (rows[result.scenario.name], columns[result.server]))
 
 
+def _marks_for(console: Console) -> dict[Verdict, str]:
+    return _ASCII_MARKS if console.options.ascii_only else _MARKS
+
+
 def _counts(counts: Counter[Verdict]) -> str:
     passed, limited, failed = (counts[it] for it in (Verdict.PASS, Verdict.LIMITATION, Verdict.FAIL))
     return f"{passed} pass, {limited} limitations, {failed} failed"
@@ -164,8 +168,9 @@ def _print_limitations(console: Console, results: Sequence[Result]) -> None:
             found.setdefault(what, set()).add(result.server)
     if found:
         console.print(Text("What these servers cannot do, with or without the middleware:", "bold"))
+    mark = _marks_for(console)[Verdict.LIMITATION]
     for (text, reference), names in found.items():
-        console.print(Text(f"○ {', '.join(sorted(names))}: {text} ({reference})", "yellow"))
+        console.print(Text(f"{mark} {', '.join(sorted(names))}: {text} ({reference})", "yellow"))
 
 
 def _unknown(result: Result) -> tuple[str, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from tempfile import NamedTemporaryFile
@@ -21,6 +21,7 @@ from ._observation import Fate, Observation
 from ._process import CannotStart, Process, running, tracebacks_in
 from ._scenario import Scenario
 from ._servers import Quirk, Server
+from ._sockets import Wire
 from ._stage import Missed, Stage
 
 APP = "hother.cancelable._doctor._probe._app:app"
@@ -74,7 +75,17 @@ Report: TypeAlias = Callable[[Result], None]
 
 @final
 class ServerRun:
-    """Plays scenarios on one server, one after the other: what is logged or left is of the last one."""
+    """Plays scenarios on one server.
+
+    Args:
+        server: Which one.
+        process: The process that it runs in.
+        journal: Where that tells what happens.
+        is_alone: Whether one is played after the other, so that what is logged or left is of the last one;
+            otherwise nobody looks at that.
+        prefix: What comes before a handler's name in a path, if not a stack of ours.
+        headers: What every request has to bring.
+    """
 
     def __init__(
         self,
@@ -82,12 +93,14 @@ class ServerRun:
         process: Process,
         journal: Journal,
         *,
+        is_alone: bool = True,
         prefix: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._server = server
         self._process = process
         self._journal = journal
+        self._is_alone = is_alone
         self._prefix = prefix
         self._headers = headers or {}
         self._state: dict[str, Any] = {}
@@ -96,10 +109,12 @@ class ServerRun:
         """Have everything made that is made once."""
         for target in targets:
             with self._journal.run() as run:
-                client = await _http1.Client.connect(self._process.port)
-                await client.request("GET", target.format(run=run.name), self._headers)
-                await client.read(10)
-                client.close()
+                client = _http1.Client(await Wire.open(self._process.port), self._headers)
+                try:
+                    await client.request("GET", target.format(run=run.name))
+                    await client.read(10)
+                finally:
+                    client.close()
         await self._ask("freeze")
         self._state = await self._ask("state")
 
@@ -129,10 +144,8 @@ class ServerRun:
         if problems:
             result.verdict = Verdict.FAIL
             if scenario.has_control:
-                result.control = await self._play(scenario, "bare", logs="log" in dict(problems))
-                if is_limitation(scenario, problems, result.control):
-                    result.verdict = Verdict.LIMITATION
-                    result.quirk = self._server.quirk_for(scenario.name)
+                control = await self._play(scenario, "bare", logs="log" in dict(problems))
+                compare(result, control, self._server)
         return result
 
     async def _play(self, scenario: Scenario, side: str, *, logs: bool = False) -> Observation:
@@ -141,18 +154,15 @@ class ServerRun:
             stage.expects_request_only = scenario.expected.fate is Fate.ANY
             start = self._process.log_size
             try:
-                with anyio.fail_after(_LONGEST):
+                with noting_failures(stage), anyio.fail_after(_LONGEST):
                     await scenario.play(stage)
-            except TimeoutError:
-                stage.note("script", f"it took longer than {_LONGEST:g} s")
-            except Missed as event:
-                stage.note("began", f"{event} never happened")
-            except FAILURES as error:
-                stage.note("script", f"the client failed: {error!r}")
             finally:
                 stage.close()
-            await self._settle(stage, side)
-            stage.seen.tracebacks = await self._tracebacks_since(start, wait=logs)
+            if await stage.run.wait("called", _JOURNAL) is not None:
+                await stage.run.wait("left", _JOURNAL)  # scenarios have waited for it themselves
+            if self._is_alone:
+                await self._settle(stage, side)
+                stage.seen.tracebacks = await self._tracebacks_since(start, wait=logs)
             seen = stage.observe()
             await self._end(stage)
             return seen
@@ -165,8 +175,6 @@ class ServerRun:
 
     async def _settle(self, stage: Stage, side: str) -> None:
         """Wait until nothing of the run is left; note what is."""
-        if await stage.run.wait("called", _JOURNAL) is not None:
-            await stage.run.wait("left", _SETTLING)
         try:
             before, self._state = self._state, await self._ask("state")
             with anyio.move_on_after(_SETTLING):
@@ -182,10 +190,31 @@ class ServerRun:
         if stage.run.find("called") is not None and stage.run.find("left") is None:
             with suppress(OSError, EOFError):
                 await stage.order("cancel")
-            await stage.run.wait("left", _SETTLING)
+            await stage.run.wait("left", _JOURNAL)
 
     async def _ask(self, order: str) -> Any:
         return await _http1.ask(self._process.port, order)
+
+
+@contextmanager
+def noting_failures(stage: Stage) -> Generator[None, None, None]:
+    """Take note of it if a script cannot go on, and end it."""
+    try:
+        yield
+    except TimeoutError:
+        stage.note("script", f"it took longer than {_LONGEST:g} s")
+    except Missed as event:
+        stage.note("began", f"{event} never happened")
+    except FAILURES as error:
+        stage.note("script", f"the client failed: {error!r}")
+
+
+def compare(result: Result, control: Observation, server: Server) -> None:
+    """Compare a result that is not as it should be with the control, and judge again."""
+    result.control = control
+    if is_limitation(result.scenario, result.problems, control):
+        result.verdict = Verdict.LIMITATION
+        result.quirk = server.quirk_for(result.scenario.name)
 
 
 def is_limitation(scenario: Scenario, problems: Sequence[tuple[str, str]], control: Observation) -> bool:

@@ -131,6 +131,11 @@ _DAPHNE = (
         "https://github.com/django/daphne/issues/374",
     ),
     Quirk(
+        "sigterm/*",
+        "it has no lifespan, and its loop ends at once on SIGTERM: nobody can be told or answered",
+        _LIFECYCLE,
+    ),
+    Quirk(
         "native/*",
         "what is cancelled natively is never answered, and kept for ever",
         _LIFECYCLE,

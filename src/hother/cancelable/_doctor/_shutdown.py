@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
@@ -13,16 +13,16 @@ from ._journal import Journal
 from ._moments import MOMENTS, Moment
 from ._observation import LIMIT, Expectation, Fate, Observation
 from ._process import Process, running, tracebacks_in
-from ._runner import FAILURES, Result, Verdict, is_limitation
+from ._runner import Result, Verdict, compare, noting_failures
 from ._scenario import Scenario
 from ._servers import GRACE, Server
-from ._stage import Missed, Stage
+from ._stage import Stage
 
 APPS = {
     "": "hother.cancelable._doctor._probe._app:app",
     "bare": "hother.cancelable._doctor._probe._app:bare_app",
 }
-Play: TypeAlias = Callable[[Moment, Stage, "dict[Moment, Any]"], Awaitable[None]]
+Play: TypeAlias = Callable[[Moment, Stage, "dict[Moment, Any]"], Coroutine[Any, Any, None]]
 
 HANDLERS_GRACE = 0.3  # as in `_probe._stacks`, which nothing but servers should import
 """How long the middleware lets handlers go on, in seconds."""
@@ -47,14 +47,10 @@ async def judge_shutdown(server: Server, scenarios: list[Scenario], journal: Jou
     """Stop a server of its own; and one without the middleware, if not all goes as it should."""
     seen = await _play(server, journal, "")
     results = [_judge(server, scenario, seen[scenario.name]) for scenario in scenarios]
-    if any(result.problems for result in results):
-        control = await _play(server, journal, "bare")
-        for result in results:
-            if result.problems:
-                result.control = control[result.scenario.name]
-                if is_limitation(result.scenario, result.problems, result.control):
-                    result.verdict = Verdict.LIMITATION
-                    result.quirk = server.quirk_for(result.scenario.name)
+    failed = [result for result in results if result.problems]
+    control = await _play(server, journal, "bare") if failed else {}
+    for result in failed:
+        compare(result, control[result.scenario.name], server)
     return results
 
 
@@ -107,12 +103,8 @@ async def _for_each(stages: dict[Moment, Stage], function: Play, clients: dict[M
 
 async def _bring_about(moment: Moment, stage: Stage, clients: dict[Moment, Any]) -> None:
     client = clients[moment] = await stage.http1(buffer=moment.buffer)
-    try:
+    with noting_failures(stage):
         await moment.bring_about(stage, client, stage.target(moment.handler, query=_query(moment)))
-    except Missed as event:
-        stage.note("began", f"{event} never happened")
-    except FAILURES as error:
-        stage.note("script", f"the client failed: {error!r}")
 
 
 def _query(moment: Moment) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from . import _http1, _http2, _websocket
 from ._answers import Answer
@@ -17,9 +17,6 @@ TIMEOUT = 0.5
 
 PATIENCE = 2.0
 """How long anything that must happen soon may take, in seconds."""
-
-MISSED = 1.5
-"""How long a handler that runs on is waited for, and an answer that does not come, in seconds."""
 
 
 class Missed(Exception):
@@ -38,6 +35,10 @@ class Stage:
         prefix: What comes before the handler's name in a path, instead of the stack and the timeout.
         headers: What every request of ours has to bring.
     """
+
+    patience: ClassVar[float] = PATIENCE
+    missed: ClassVar[float] = 1.5
+    """How long a handler that runs on is waited for, and an answer that does not come, in seconds."""
 
     def __init__(
         self,
@@ -81,35 +82,43 @@ class Stage:
 
     async def http1(self, *, buffer: int | None = None) -> _http1.Client:
         """Connect with HTTP/1.1."""
-        client = await _http1.Client.connect(self.process.port, buffer=buffer, headers=self._headers)
-        self._wires.append(client.wire)
+        client = _http1.Client(await self._connect(buffer), self._headers)
         self.answer = client.answer
         return client
 
     async def http2(self, *, buffer: int | None = None) -> _http2.Client:
         """Connect with HTTP/2."""
-        client = await _http2.Client.connect(self.process.port, buffer=buffer)
-        self._wires.append(client.wire)
+        client = _http2.Client(await self._connect(buffer))
+        await client.open()
         self.answer = client.answer
         return client
 
     async def websocket(self, target: str) -> _websocket.Client:
-        """Open a WebSocket."""
-        client = await _websocket.Client.connect(self.process.port, target)
-        self._wires.append(client.wire)
+        """Open a WebSocket.
+
+        Raises:
+            EOFError: If the server does not want it.
+        """
+        client = _websocket.Client(await self._connect(None))
+        await client.open(target)
         return client
+
+    async def _connect(self, buffer: int | None) -> Wire:
+        wire = await Wire.open(self.process.port, buffer=buffer)
+        self._wires.append(wire)
+        return wire
 
     async def order(self, order: str, **query: str) -> Any:
         """Give the witness an order about the run."""
         return await _http1.ask(self.process.port, order, {"run": self.run.name, **query})
 
-    async def wait(self, event: str, seconds: float = PATIENCE) -> None:
+    async def wait(self, event: str, seconds: float | None = None) -> None:
         """Wait for something without which there is no going on.
 
         Raises:
             Missed: If it does not happen.
         """
-        if await self.run.wait(event, seconds) is None:
+        if await self.run.wait(event, self.patience if seconds is None else seconds) is None:
             raise Missed(event)
 
     def note(self, kind: str, sentence: str) -> None:

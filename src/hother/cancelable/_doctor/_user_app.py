@@ -13,14 +13,17 @@ from rich.text import Text
 
 from . import _http1
 from ._advice import advice_about, advice_for_status
-from ._answers import Ending
+from ._answers import Answer, Ending
 from ._catalogue import SCENARIOS
 from ._journal import Journal
 from ._probe._witness import HEADER
 from ._process import CannotStart, Process, running
-from ._runner import APP, FAILURES, Result, ServerRun, Verdict, is_limitation, run_all
+from ._runner import APP, FAILURES, Result, ServerRun, Verdict, compare, run_all
 from ._servers import Server
+from ._sockets import Wire
+from ._stage import PATIENCE
 
+PROBES = "/__doctor__"  # as in `_probe._user`, which nothing but servers should import
 USER_APP = "hother.cancelable._doctor._probe._user:app"
 _PROBED = (
     "close/unasked",
@@ -121,14 +124,26 @@ def _deadline_of(user: UserApp, layers: Sequence[Mapping[str, Any]]) -> float | 
 
 
 async def _probe(user: UserApp, findings: Findings, journal: Journal, process: Process) -> None:
-    run = ServerRun(findings.server, process, journal, prefix="/__doctor__", headers=user.headers)
-    await run.warm_up(("/__doctor__/ping?run={run}",))
+    answer = await _ask_for(PROBES + "/ping", user, process.port)
+    if (advice := advice_for_status(answer.status)) is not None:
+        findings.lines.append((False, "our handlers in it cannot be reached"))
+        findings.advice.append(advice)
+        return
+    run = ServerRun(findings.server, process, journal, prefix=PROBES, headers=user.headers)
+    await run.warm_up(())
     for scenario in SCENARIOS:
         if scenario.name in _PROBED and scenario.needs <= findings.server.abilities:
             result = await run.judge(replace(scenario, has_control=False))
             findings.results.append(replace(result, scenario=scenario))
-            if "began" in dict(result.problems) and result.seen is not None:
-                findings.advice += filter(None, [advice_for_status(result.seen.status)])
+
+
+async def _ask_for(path: str, user: UserApp, port: int) -> Answer:
+    client = _http1.Client(await Wire.open(port), user.headers)
+    try:
+        await client.request("GET", path)
+        return await client.read(PATIENCE)
+    finally:
+        client.close()
 
 
 async def _prove(findings: Findings, journal: Journal) -> None:
@@ -140,17 +155,14 @@ async def _prove(findings: Findings, journal: Journal) -> None:
         run = ServerRun(findings.server, process, journal)
         await run.warm_up(())
         for result in failed:
-            result.control = await run.control(result.scenario)
-            if is_limitation(result.scenario, result.problems, result.control):
-                result.verdict = Verdict.LIMITATION
-                result.quirk = findings.server.quirk_for(result.scenario.name)
+            compare(result, await run.control(result.scenario), findings.server)
 
 
 async def _leave(user: UserApp, journal: Journal, process: Process) -> tuple[bool, str]:
     """Ask for the path, and leave."""
     assert user.path is not None
     with journal.run() as run:
-        client = await _http1.Client.connect(process.port)
+        client = _http1.Client(await Wire.open(process.port))
         try:
             await client.request("GET", user.path, {**user.headers, HEADER.decode(): run.name})
             answer = await client.read(_TIME_TO_BEGIN)
@@ -173,7 +185,7 @@ async def _wait(user: UserApp, journal: Journal, process: Process, deadline: flo
     """Ask for the path, and wait for the deadline."""
     assert user.path is not None
     with journal.run() as run:
-        client = await _http1.Client.connect(process.port)
+        client = _http1.Client(await Wire.open(process.port))
         began_at = anyio.current_time()
         try:
             await client.request("GET", user.path, {**user.headers, HEADER.decode(): run.name})

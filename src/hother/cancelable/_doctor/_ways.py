@@ -10,7 +10,7 @@ from typing import TypeAlias
 from ._answers import Ending
 from ._moments import Client, Moment
 from ._observation import Expectation, Fate
-from ._stage import MISSED, PATIENCE, TIMEOUT, Stage
+from ._stage import TIMEOUT, Stage
 
 Cause: TypeAlias = Callable[[Stage, Client], Awaitable[None]]
 
@@ -74,8 +74,8 @@ async def play(
     stage.run.mark_cause()
     await way.happen(stage, client)
     if way.is_awaited and not moment.is_complete:
-        stage.answer = await client.read(MISSED)
-    await stage.run.wait("left", PATIENCE if moment.is_complete else MISSED)
+        stage.answer = await client.read(stage.missed)
+    await stage.run.wait("left", stage.patience if moment.is_complete else stage.missed)
 
 
 async def _close(stage: Stage, client: Client) -> None:
@@ -95,7 +95,7 @@ async def _reset_stream(stage: Stage, client: Client) -> None:
 
 
 async def _deadline(stage: Stage, client: Client) -> None:
-    called = await stage.run.wait("called", PATIENCE)
+    called = await stage.run.wait("called", stage.patience)
     if called is not None:
         stage.run.cause_at = called["at"] + TIMEOUT
 

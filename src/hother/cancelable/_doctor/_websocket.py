@@ -22,18 +22,15 @@ class Client:
         self.close_code: int | None = None
         self._frames = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
 
-    @classmethod
-    async def connect(cls, port: int, target: str, *, seconds: float = 5.0) -> Client:
-        """Open a WebSocket.
+    async def open(self, target: str, *, seconds: float = 5.0) -> None:
+        """Open the WebSocket.
 
         Raises:
             EOFError: If the server does not want it.
         """
-        client = cls(await Wire.open(port))
-        await client.wire.send(client._frames.send(Request(host="localhost", target=target)))
-        if not isinstance(await client.next(seconds), AcceptConnection):
+        await self.wire.send(self._frames.send(Request(host="localhost", target=target)))
+        if not isinstance(await self.next(seconds), AcceptConnection):
             raise EOFError("the WebSocket was not accepted")
-        return client
 
     async def send_text(self, text: str) -> None:
         """Send a message."""

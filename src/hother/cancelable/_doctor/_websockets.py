@@ -10,7 +10,7 @@ from wsproto.events import TextMessage
 from . import _websocket
 from ._observation import Expectation, Fate
 from ._scenario import Scenario, Script
-from ._stage import MISSED, PATIENCE, Stage
+from ._stage import Stage
 
 _GONE = Expectation(Fate.DISCONNECT)
 _TRY_AGAIN_LATER = 1013
@@ -65,18 +65,18 @@ async def _play(handler: str, leave: Callable[[_websocket.Client], Awaitable[Non
     await stage.wait("began")
     stage.run.mark_cause()
     await leave(client)
-    await stage.run.wait("left", MISSED)
+    await stage.run.wait("left", stage.missed)
 
 
 async def _talk(stage: Stage) -> None:
     client = await stage.websocket(stage.target("talk"))
     await client.send_text("hello")
-    event = await client.next(PATIENCE)
+    event = await client.next(stage.patience)
     if not isinstance(event, TextMessage) or event.data != "hello":
         stage.note("message", f"the answer was {event!r}")
     await _goodbye(client)
-    await stage.wait("goodbye", MISSED)
-    await stage.run.wait("left", MISSED)
+    await stage.wait("goodbye", stage.missed)
+    await stage.run.wait("left", stage.missed)
 
 
 async def _operator(stage: Stage) -> None:
@@ -84,7 +84,7 @@ async def _operator(stage: Stage) -> None:
     await stage.wait("began")
     stage.run.mark_cause()
     await stage.order("cancel")
-    code = await client.read_to_close(MISSED)
+    code = await client.read_to_close(stage.missed)
     if code != _TRY_AGAIN_LATER:
         stage.note("code", f"the close code was {code}, not {_TRY_AGAIN_LATER}")
-    await stage.run.wait("left", MISSED)
+    await stage.run.wait("left", stage.missed)
