@@ -427,6 +427,7 @@ def test_after_the_block_ctrl_c_ends_the_program_as_usual(backend: str) -> None:
     program = (
         "import anyio, signal\n"
         "from hother.cancelable import Cancelable\n"
+        # Shells have it ignored by what runs in the background.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "async def main():\n"
         "    async with Cancelable.with_signal(signal.SIGINT, raise_on_cancel=False) as operation:\n"
