@@ -7,12 +7,13 @@ or with the last body message of the response that denies it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum
+from typing import Protocol
 
-from anyio import CancelScope, current_time
 from anyio.lowlevel import checkpoint
 
+from ._late_scope import OpenScope, note_scope
 from ._types import Message, Send
 
 
@@ -25,39 +26,54 @@ class Phase(Enum):
     COMPLETE = "complete"
 
 
+class ResponseOwner(Protocol):
+    """Whom a response belongs to."""
+
+    @property
+    def answer_timeout(self) -> float:
+        """How long a message that is being sent may still take when the client has left, in seconds.
+
+        Not 0: servers report the end of a response before they have closed its books.
+        """
+        ...
+
+    def now(self) -> float:
+        """Return the time on the loop's clock, in seconds."""
+        ...
+
+    def sent_late(self, message: Message) -> None:
+        """The application sends to a client that has left."""
+        ...
+
+    def broke(self) -> None:
+        """The server says, by raising, that the client has left (ASGI 2.4)."""
+        ...
+
+
 class Response:
     """Passes the application's messages on to the server, and follows them.
 
     Args:
         send: The server's.
-        is_gone: Whether the client has left. Nothing is sent to it then: a server may wait for ever
-            for a connection that no longer is.
-        on_late_send: Called with each message that the application sends to a client that has left.
-        on_broken: Called when the server raises that the client has left (ASGI 2.4).
-        patience: How long a message that is being sent may still take when the client has left, in
-            seconds. Not 0: servers report the end of a response before they have closed its books.
+        owner: The request.
     """
 
-    def __init__(
-        self,
-        send: Send,
-        *,
-        is_gone: Callable[[], bool],
-        on_late_send: Callable[[Message], None],
-        on_broken: Callable[[], None],
-        patience: float,
-    ) -> None:
+    is_gone = False
+    """Whether the client has left. Nothing is sent to it then: a server may wait for ever for a connection
+    that no longer is."""
+
+    status: int | None = None
+    """The status of the HTTP response; the close code of a WebSocket that is closed."""
+
+    _phase = Phase.NOT_STARTED
+    _closed_to_application = False
+    _has_outcome = False
+    _has_trailers = False
+
+    def __init__(self, send: Send, owner: ResponseOwner) -> None:
         self._send = send
-        self._is_gone = is_gone
-        self._on_late_send = on_late_send
-        self._on_broken = on_broken
-        self._patience = patience
-        self.status: int | None = None  #: of the HTTP response; the close code of a WebSocket that is closed
-        self._sending: set[CancelScope] = set()
-        self._phase = Phase.NOT_STARTED
-        self._closed_to_application = False
-        self._has_outcome = False
-        self._has_trailers = False
+        self._owner: ResponseOwner | None = owner
+        self._sending: list[OpenScope] = []
 
     @property
     def phase(self) -> Phase:
@@ -77,25 +93,25 @@ class Response:
         cancelled. It is none for a whole response: frameworks send one for an error that they then
         raise again, and a cancelation would take the error's place.
         """
-        if not self._closed_to_application and not self._is_gone():
+        if not self._closed_to_application and not self.is_gone:
             await self._pass_on(message)
             return
         if not self._closed_to_application:
             self._follow(message)  # what comes after the last message comes after a dropped one, too
-            self._on_late_send(message)
+            if self._owner is not None:
+                self._owner.sent_late(message)
         if message.get("more_body") or message["type"].startswith("websocket."):
             await checkpoint()
 
     def abandon(self) -> None:
         """Do not wait for ever for the messages that are being sent."""
         for scope in self._sending:
-            scope.deadline = min(scope.deadline, current_time() + self._patience)
+            scope.deadline = min(scope.deadline, self._owner.now() + self._owner.answer_timeout)
 
     def close(self) -> None:
         """Let go of who listens: the request is over."""
-        self._is_gone = lambda: True
-        self._on_late_send = _ignore
-        self._on_broken = lambda: None
+        self._owner = None
+        self.is_gone = True
 
     def shut(self) -> None:
         """Drop what the application still sends. What it has started is left unfinished, for all to see."""
@@ -108,23 +124,28 @@ class Response:
         return may_send
 
     async def send_outcome(self, messages: Iterable[Message]) -> None:
-        """Send the messages of an outcome, after `take_over`."""
+        """Send the messages of an outcome, after `take_over`, until the client leaves."""
         for message in messages:
-            await self._pass_on(message)
+            if not self.is_gone:
+                await self._pass_on(message)
 
     async def _pass_on(self, message: Message) -> None:
         # Before it is sent, for two reasons: nobody else may start a response meanwhile, and servers
         # report the end of a response as a disconnect at once.
         self._follow(message)
-        with CancelScope() as scope:
-            self._sending.add(scope)
-            try:
-                await self._send(message)
-            except OSError:
-                self._on_broken()
+        scope = note_scope()
+        self._sending.append(scope)
+        try:
+            await self._send(message)
+        except BaseException as error:
+            self._sending.remove(scope)
+            if isinstance(error, OSError) and self._owner is not None:
+                self._owner.broke()
+            if not scope.close(error):
                 raise
-            finally:
-                self._sending.discard(scope)
+        else:
+            self._sending.remove(scope)
+            scope.close(None)
 
     def _follow(self, message: Message) -> None:
         kind = message["type"]
@@ -143,10 +164,6 @@ class Response:
         if kind == "http.response.trailers":
             return not message.get("more_trailers")
         return kind == "websocket.close"
-
-
-def _ignore(_: Message) -> None:
-    pass
 
 
 _STARTS = {

@@ -119,7 +119,7 @@ class Shutdown:
         """Take note of a request that begins."""
         if self._tasks is None:
             if not self._in_flight:
-                self._loop = exchange._loop  # without a lifespan, the requests' loop is the one
+                self._loop = exchange.loop  # without a lifespan, the requests' loop is the one
         elif not self._has_asked_server:
             self._ask_server(send, self._tasks)
         self._in_flight.add(exchange)

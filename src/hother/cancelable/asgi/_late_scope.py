@@ -1,0 +1,292 @@
+"""Cancel scopes that cost less than AnyIO's own, as long as nobody cancels them.
+
+Most requests are over before anything happens to them, and so is what they send. To enter three scopes
+for each would be the largest part of what this library costs them. On asyncio there are two ways around:
+
+* **Around the application**, the scope is put where entering would have put it, without the detour
+  through the backend's choice and the task's past. It has to be there: threads and tasks remember the
+  scope in which they were started.
+* **Around a message that is sent**, only the place is noted. The scope is put in once somebody wants to
+  cancel: around all scopes that were opened since, and from outside, while the task waits.
+
+AnyIO has no public way to do that. This is the one module that knows how its scopes hang together, and
+it relies on that only after a look and a trial, once per process (`_put_in_works`). If AnyIO has changed,
+and on Trio, where a scope is a small part of what a request costs anyhow, the scope is entered at once.
+
+What is put in late differs in nothing from a scope that was entered at its place:
+
+* Scopes form a chain, from a task's innermost one outwards, and every question (is it cancelled, when is
+  the deadline, where does a shield end) is answered by walking along it at the time of the question. The
+  chains of tasks that were started inside meanwhile lead through scopes of this one.
+* To deliver a cancelation, each scope knows its children, and the tasks that are directly in it. The new
+  one takes over the child, or the task if there is no child.
+* A scope tells native cancels (``Task.cancel()``) from its own by how many there were when it was
+  entered. That number is noted with the place.
+"""
+
+from __future__ import annotations
+
+import sys
+from asyncio import current_task
+from itertools import count
+from math import inf
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
+
+import anyio
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+
+class OpenScope(Protocol):
+    """What an open scope can do. It is closed by the task that opened it, and once."""
+
+    deadline: float  #: when it is cancelled, on the loop's clock, in seconds; can be set at any time
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether it was cancelled."""
+        ...
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel what runs in it. Only in the loop's own thread, but not only in tasks."""
+        ...
+
+    def close(self, error: BaseException | None) -> bool:
+        """Leave it with *error*.
+
+        Returns:
+            Whether all of *error* was its own cancelation, and ends here.
+
+        Raises:
+            BaseException: What was with that cancelation in an exception group.
+        """
+        ...
+
+
+def enter_scope() -> OpenScope:
+    """Open a scope around what this task does from here on. Not a checkpoint."""
+    task = _task_to_put_into()
+    return EagerScope() if task is None else LateScope(task).enter()
+
+
+def note_scope() -> OpenScope:
+    """Open a scope in which no thread and no task is started that outlasts it. Not a checkpoint."""
+    task = _task_to_put_into()
+    return EagerScope() if task is None else LateScope(task)
+
+
+def _task_to_put_into() -> Task[Any] | None:
+    """Return the running task of asyncio, if scopes can be put into its chain."""
+    try:
+        task = current_task()
+    except RuntimeError:  # no event loop of asyncio runs here
+        return None
+    return task if _works or (_works is None and task is not None and _put_in_works(task)) else None
+
+
+_works: bool | None = None  # whether scopes can be put in late; not known before the first use
+_lock = Lock()
+_serials = count()
+_backend: Any = None  # AnyIO's, of asyncio ...
+_states: Any = {}  # ... its states of tasks, by weak references to these ...
+_scope_type: Any = None  # ... and its class of scopes, with a serial number
+
+
+class EagerScope:
+    """A scope that is entered in the ordinary way."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self) -> None:
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+
+    @property
+    def cancel_called(self) -> bool:
+        return self._scope.cancel_called
+
+    @property
+    def deadline(self) -> float:
+        return self._scope.deadline
+
+    @deadline.setter
+    def deadline(self, value: float) -> None:
+        self._scope.deadline = value
+
+    def cancel(self, reason: str | None = None) -> None:
+        self._scope.cancel(reason)
+
+    def close(self, error: BaseException | None) -> bool:
+        return bool(self._scope.__exit__(*_exc_info(error)))
+
+
+class LateScope:
+    """The place of a scope in a task of asyncio; the scope is put in when it is needed."""
+
+    __slots__ = ("_native_cancels", "_outside", "_scope", "_serial", "_task")
+
+    def __init__(self, task: Task[Any]) -> None:
+        self._task = task
+        state = _states.get(ref(task))
+        self._outside = None if state is None else state.cancel_scope
+        self._serial = next(_serials)
+        self._scope: Any = None
+        if sys.version_info >= (3, 11):
+            self._native_cancels = task.cancelling()
+
+    @property
+    def cancel_called(self) -> bool:
+        return self._scope is not None and bool(self._scope.cancel_called)
+
+    @property
+    def deadline(self) -> float:
+        return inf if self._scope is None else float(self._scope.deadline)
+
+    @deadline.setter
+    def deadline(self, value: float) -> None:
+        self._existing().deadline = value
+
+    def cancel(self, reason: str | None = None) -> None:
+        self._existing().cancel(reason)
+
+    def enter(self) -> LateScope:
+        """Put the scope in at once."""
+        self._scope = self._put_in(self._outside, None)
+        return self
+
+    def close(self, error: BaseException | None) -> bool:
+        return self._scope is not None and bool(self._scope.__exit__(*_exc_info(error)))
+
+    def _existing(self) -> Any:
+        if self._scope is None:
+            self._scope = self._put_in(*self._neighbours())
+        return self._scope
+
+    def _put_in(self, outside: Any, inside: Any) -> Any:
+        """Do what entering the scope would have done at its place and time."""
+        task, scope = self._task, _scope_type()
+        scope.serial = self._serial
+        scope._host_task = task
+        scope._parent_scope = outside
+        scope._active = True
+        if sys.version_info >= (3, 11):
+            scope._cancelling_at_enter = self._native_cancels
+        if outside is not None:
+            outside._child_scopes.add(scope)
+            outside._child_scopes.discard(inside)
+        if inside is None:
+            _move(task, outside, scope)
+        else:
+            inside._parent_scope = scope
+            scope._child_scopes.add(inside)
+        return scope
+
+    def _neighbours(self) -> tuple[Any, Any]:
+        """Return what will be around the scope, and what will be in it; either may be ``None``.
+
+        Several scopes may have the same place. They lie in the order in which the place was noted,
+        whichever of them was put in first.
+        """
+        state = _states.get(ref(self._task))
+        outside, inside = None if state is None else state.cancel_scope, None
+        while outside is not self._outside and not self._is_younger_than(outside):
+            outside, inside = outside._parent_scope, outside
+        return outside, inside
+
+    def _is_younger_than(self, scope: Any) -> bool:
+        return type(scope) is _scope_type and bool(scope.serial < self._serial)
+
+
+def _move(task: Task[Any], outside: Any, scope: Any) -> None:
+    """Have *scope* be the innermost one of a task that was directly in *outside*."""
+    scope._tasks.add(task)
+    if outside is not None:
+        outside._tasks.discard(task)
+    state = _states.get(ref(task))
+    if state is None:
+        _backend._task_states[task] = _backend.TaskState(None, scope)
+    else:
+        state.cancel_scope = scope
+
+
+def _exc_info(
+    error: BaseException | None,
+) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)
+
+
+# --- Whether it works
+
+_KNOWN_SCOPE = frozenset(
+    {
+        "_active",
+        "_cancel_called",
+        "_cancel_handle",
+        "_cancel_reason",
+        "_cancelled_caught",
+        "_cancelling_at_enter",
+        "_child_scopes",
+        "_deadline",
+        "_host_task",
+        "_parent_scope",
+        "_pending_uncancellations",
+        "_shield",
+        "_tasks",
+        "_timeout_handle",
+    }
+)
+_KNOWN_STATE = frozenset({"__weakref__", "cancel_scope", "parent_id"})
+
+
+def _put_in_works(task: Task[Any]) -> bool:
+    """Find out, and remember, whether AnyIO's scopes are what this module takes them for."""
+    global _works
+    with _lock:
+        if _works is None:
+            try:
+                _works = _looks_as_known() and _stands_the_trial(task)
+            except Exception:  # whatever has changed: the ordinary way is always right
+                _works = False
+    return _works
+
+
+def _looks_as_known() -> bool:
+    global _backend, _states, _scope_type
+    from anyio._backends import _asyncio
+
+    _backend = _asyncio
+    _states = _backend._task_states.data
+    _scope_type = type("_LateScope", (_backend.CancelScope,), {"__slots__": ("serial",)})
+    scope_parts, state_parts = set(_backend.CancelScope.__slots__), set(_backend.TaskState.__slots__)
+    return scope_parts == _KNOWN_SCOPE and state_parts == _KNOWN_STATE
+
+
+def _stands_the_trial(task: Task[Any]) -> bool:
+    """Put scopes around others in this very task, and see whether all goes as if they had been entered.
+
+    Nothing is waited for in between, so that nobody is interrupted.
+    """
+    answers: list[bool] = []
+    with anyio.CancelScope() as around:
+        first, second = LateScope(task), LateScope(task)
+        with anyio.CancelScope() as inner:
+            second.cancel("a trial")
+            answers.append(anyio.current_effective_deadline() == -inf)
+            inner.shield = True
+            answers.append(anyio.current_effective_deadline() == inf)
+            first.deadline = deadline = anyio.current_time() + 3600
+            inner.shield = False
+            answers.append(anyio.current_effective_deadline() == -inf)
+        answers.append(not second.close(None))
+        answers.append(anyio.current_effective_deadline() <= deadline)
+        answers.append(not first.close(None))
+        third = LateScope(task).enter()
+        third.deadline = deadline
+        answers.append(anyio.current_effective_deadline() <= deadline)
+        answers.append(not third.close(None))
+        answers.append(_states[ref(task)].cancel_scope is around)
+    return all(answers)
