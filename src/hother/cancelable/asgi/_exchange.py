@@ -32,7 +32,7 @@ from .._core._token import CancelationToken
 from .._core._wakeup import run_in, thread_safe_clock
 from ._course import Course
 from ._crowd import PATIENCE, Crowd, crowd_of
-from ._late_scope import LateScope, OpenScope, enter_scope
+from ._late_scope import EagerScope, OpenScope, enter_scope
 from ._loops import Undo, call_at, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages
@@ -56,6 +56,10 @@ TOKEN_KEY = "cancelation_token"
 EXCHANGE_KEY = "cancelation_exchange"
 """Where the request's exchange is in the ASGI scope: for us, not for applications."""
 
+# What tasks that outlive a request are told when they ask for messages, as servers do.
+_HTTP_FAREWELL: Message = {"type": "http.disconnect"}
+_WEBSOCKET_FAREWELL: Message = {"type": "websocket.disconnect", "code": 1005}
+
 # A weak reference: tasks that the application or the server starts inherit it, and may outlive the request.
 _exchange: ContextVar[weakref.ref[Exchange] | None] = ContextVar("request_exchange", default=None)
 
@@ -75,26 +79,39 @@ def current_request_token() -> CancelationToken | None:
 class Exchange:
     """Runs the application for one request, and ends it when nobody needs it any more."""
 
-    # What few requests have, or not at once, is here, on the class: the others pay nothing for it.
-    _course: Course | None = None
-    _departure: Cancelation | None = None
-    _inner: Exchange | None = None  # of a middleware further in
-    _work: OpenScope  # around the application
-    _cause: Cancelation | None = None  # why the application was stopped
-    _error: BaseException | None = None
-    _is_gone = False
-    _has_ended = False
-    _loop: EventLoopToken | None = None  # not known before the application waits
-    _clock: Callable[[], float] | None = None
-    _crowd: Crowd | None = None  # where it waits
-    _context: Context | None = None  # in which it does
-    _is_monitored = False
-    _is_answered_early = False
-    _monitors = 0  # how many tasks of ours are running
-    _monitors_ended: anyio.Event | None = None
-    _stop_reading: Undo | None = None
-    began = 0.0
-    """When the application began to wait, on the loop's clock, in seconds: about when the request began."""
+    # Slots, all filled at once: that is faster than defaults on the class, if there are so many.
+    __slots__ = (
+        "__weakref__",
+        "_cause",
+        "_clock",
+        "_context",
+        "_course",
+        "_crowd",
+        "_departure",
+        "_error",
+        "_has_ended",
+        "_inner",
+        "_is_answered_early",
+        "_is_gone",
+        "_is_http",
+        "_is_monitored",
+        "_loop",
+        "_monitors",
+        "_monitors_ended",
+        "_options",
+        "_outer",
+        "_outer_token",
+        "_reader",
+        "_response",
+        "_scope",
+        "_server_send",
+        "_shutdown",
+        "_stop_reading",
+        "_thread",
+        "_token",
+        "_work",
+        "began",
+    )
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, options: Options, shutdown: Shutdown
@@ -103,6 +120,7 @@ class Exchange:
         self._options = options
         self._shutdown = shutdown
         self._outer: Exchange | None = scope.get(EXCHANGE_KEY)  # of a middleware further out
+        self._inner: Exchange | None = None  # of a middleware further in
         self._server_send = send
         self._is_http = scope["type"] == "http"
         self._outer_token: CancelationToken | None = scope.get(TOKEN_KEY)  # if installed twice
@@ -110,12 +128,32 @@ class Exchange:
         self._thread = get_ident()
         self._reader = Reader(receive, self)
         self._response = Response(send, self)
+        self._work: OpenScope  # around the application
+        # What happens to few requests:
+        self._course: Course | None = None
+        self._departure: Cancelation | None = None
+        self._cause: Cancelation | None = None  # why the application was stopped
+        self._error: BaseException | None = None
+        self._is_gone = self._has_ended = self._is_monitored = self._is_answered_early = False
+        self._loop: EventLoopToken | None = None  # not known before the application waits
+        self._clock: Callable[[], float] | None = None
+        self._crowd: Crowd | None = None  # where it waits
+        self._context: Context | None = None  # in which it does
+        self._monitors = 0  # how many tasks of ours are running
+        self._monitors_ended: anyio.Event | None = None
+        self._stop_reading: Undo | None = None
+        #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
+        self.began = 0.0
 
     async def run(self, app: ASGIApp) -> None:
         """Call *app*, and see to it that the client gets an answer."""
-        self._enter()
+        outer_exchange = self._enter()
         try:
-            await self._run_application(app)
+            try:
+                await self._call(app)
+            except BaseException as error:
+                self._error = error
+            self._application_ended(outer_exchange)
             try:
                 if self._error is not None or self._token.is_cancelled:
                     await self._settle()
@@ -135,15 +173,22 @@ class Exchange:
             finally:
                 del error  # else the frame, its traceback and all locals on it would wait for the collector
 
-    def _enter(self) -> None:
+    def _enter(self) -> weakref.ref[Exchange] | None:
+        """Let the world know of the request. Returns which exchange this code has worked for up to now."""
         # By hand, and not through `add_callback`: this is done for every request.
         self._token._callbacks[self] = self._heard
-        if self._outer is not None:
+        if self._outer is None:
+            self._shutdown.enter(self, self._server_send)
+            if self._shutdown.token.is_cancelled and (event := self._shutdown.event) is not None:
+                self.course.react_late(event)
+        else:
             self._outer._inner = self
-            return
-        self._shutdown.enter(self, self._server_send)
-        if (event := self._shutdown.event) is not None:
-            self.course.react_late(event)
+        self._scope[TOKEN_KEY] = self._token
+        self._scope[EXCHANGE_KEY] = self
+        outer_exchange = _exchange.get()
+        _exchange.set(weakref.ref(self))
+        self._work = enter_scope()
+        return outer_exchange
 
     def _leave(self) -> None:
         if self._outer is not None:
@@ -151,30 +196,13 @@ class Exchange:
         else:
             self._shutdown.leave(self)
 
-    async def _run_application(self, app: ASGIApp) -> None:
-        self._scope[TOKEN_KEY] = self._token
-        self._scope[EXCHANGE_KEY] = self
-        outer_exchange = _exchange.get()
-        _exchange.set(weakref.ref(self))
-        self._work = enter_scope()
-        try:
-            await self._call(app)
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._leave_scope()
-            _exchange.set(outer_exchange)
-            self._scope[TOKEN_KEY] = self._outer_token or self._token
-            self._scope[EXCHANGE_KEY] = self._outer
-            if self._course is not None:
-                self._course.application_ended()
-
     async def _call(self, app: ASGIApp) -> None:
-        if type(self._work) is not LateScope:
+        awaitable = app(self._scope, self._reader.receive, self._response.send)
+        if type(self._work) is EagerScope:  # a step by hand would gain nothing
             self._begin_to_wait()
-            await app(self._scope, self._reader.receive, self._response.send)
+            await awaitable
             return
-        steps = steps_of(app(self._scope, self._reader.receive, self._response.send))
+        steps = steps_of(awaitable)
         try:
             trap = steps.send(None)
         except StopIteration:
@@ -182,12 +210,17 @@ class Exchange:
         self._begin_to_wait()
         await go_on(steps, trap)
 
-    def _leave_scope(self) -> None:
+    def _application_ended(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
         try:
             if self._work.close(self._error):
                 self._error = None
         except BaseException as remaining:  # of a group in which there was our cancelation, too
             self._error = remaining
+        _exchange.set(outer_exchange)
+        self._scope[TOKEN_KEY] = self._outer_token or self._token
+        self._scope[EXCHANGE_KEY] = self._outer
+        if self._course is not None:
+            self._course.application_ended()
 
     def _end(self) -> None:
         """Let nothing happen to the request any more."""
@@ -219,9 +252,7 @@ class Exchange:
     def _let_go(self) -> None:
         """Break the circles in which the parts of a request know each other."""
         self._error = self._course = None
-        self._reader.close(
-            {"type": "http.disconnect"} if self._is_http else {"type": "websocket.disconnect", "code": 1005}
-        )
+        self._reader.close(_HTTP_FAREWELL if self._is_http else _WEBSOCKET_FAREWELL)
         self._response.close()
 
     # --- Being monitored

@@ -67,33 +67,45 @@ class OpenScope(Protocol):
         ...
 
 
+_works: bool | None = None  # whether scopes can be put in; not known before the first use
+_lock = Lock()
+_serials = count()
+_new: Any = object.__new__  # AnyIO's own asks for the backend, and nothing else
+_backend: Any = None  # AnyIO's, of asyncio ...
+_states: Any = {}  # ... its states of tasks, by weak references to these ...
+_scope_type: Any = None  # ... and its class of scopes, with what we add
+
+
 def enter_scope() -> OpenScope:
     """Open a scope around what this task does from here on. Not a checkpoint."""
-    task = _task_to_put_into()
-    return EagerScope() if task is None else LateScope(task).enter()
+    task = _current_task()
+    return EagerScope() if task is None else _enter(task)
+
+
+def _enter(task: Task[Any]) -> OpenScope:
+    state = _states.get(ref(task))
+    outside = None if state is None else state.cancel_scope
+    scope: Any = _new(_scope_type)
+    scope.place(task, outside, next(_serials), _native_cancels(task))
+    if outside is not None:
+        outside._child_scopes.add(scope)
+    _move(task, state, scope)
+    return scope  # type: ignore[no-any-return]
 
 
 def note_scope() -> OpenScope:
     """Open a scope in which no thread and no task is started that outlasts it. Not a checkpoint."""
-    task = _task_to_put_into()
-    return EagerScope() if task is None else LateScope(task)
+    task = _current_task()
+    return EagerScope() if task is None else NotedScope(task)
 
 
-def _task_to_put_into() -> Task[Any] | None:
+def _current_task() -> Task[Any] | None:
     """Return the running task of asyncio, if scopes can be put into its chain."""
     try:
         task = current_task()
     except RuntimeError:  # no event loop of asyncio runs here
         return None
     return task if _works or (_works is None and task is not None and _put_in_works(task)) else None
-
-
-_works: bool | None = None  # whether scopes can be put in late; not known before the first use
-_lock = Lock()
-_serials = count()
-_backend: Any = None  # AnyIO's, of asyncio ...
-_states: Any = {}  # ... its states of tasks, by weak references to these ...
-_scope_type: Any = None  # ... and its class of scopes, with a serial number
 
 
 class EagerScope:
@@ -124,19 +136,18 @@ class EagerScope:
         return bool(self._scope.__exit__(*_exc_info(error)))
 
 
-class LateScope:
-    """The place of a scope in a task of asyncio; the scope is put in when it is needed."""
+class NotedScope:
+    """The place of a scope in a task of asyncio, and the scope, once it is put in."""
 
-    __slots__ = ("_native_cancels", "_outside", "_scope", "_serial", "_task")
+    __slots__ = ("_cancels", "_outside", "_scope", "_serial", "_task")
 
     def __init__(self, task: Task[Any]) -> None:
-        self._task = task
         state = _states.get(ref(task))
+        self._task = task
         self._outside = None if state is None else state.cancel_scope
         self._serial = next(_serials)
+        self._cancels = _native_cancels(task)
         self._scope: Any = None
-        if sys.version_info >= (3, 11):
-            self._native_cancels = task.cancelling()
 
     @property
     def cancel_called(self) -> bool:
@@ -153,46 +164,37 @@ class LateScope:
     def cancel(self, reason: str | None = None) -> None:
         self._existing().cancel(reason)
 
-    def enter(self) -> LateScope:
-        """Put the scope in at once."""
-        self._scope = self._put_in(self._outside, None)
-        return self
-
     def close(self, error: BaseException | None) -> bool:
-        return self._scope is not None and bool(self._scope.__exit__(*_exc_info(error)))
+        return self._scope is not None and bool(self._scope.close(error))
 
     def _existing(self) -> Any:
         if self._scope is None:
-            self._scope = self._put_in(*self._neighbours())
+            self._scope = self._put_in()
         return self._scope
 
-    def _put_in(self, outside: Any, inside: Any) -> Any:
+    def _put_in(self) -> Any:
         """Do what entering the scope would have done at its place and time."""
-        task, scope = self._task, _scope_type()
-        scope.serial = self._serial
-        scope._host_task = task
-        scope._parent_scope = outside
-        scope._active = True
-        if sys.version_info >= (3, 11):
-            scope._cancelling_at_enter = self._native_cancels
+        state = _states.get(ref(self._task))
+        outside, inside = self._neighbours(None if state is None else state.cancel_scope)
+        scope = _new(_scope_type)
+        scope.place(self._task, outside, self._serial, self._cancels)
         if outside is not None:
             outside._child_scopes.add(scope)
             outside._child_scopes.discard(inside)
         if inside is None:
-            _move(task, outside, scope)
+            _move(self._task, state, scope)
         else:
             inside._parent_scope = scope
             scope._child_scopes.add(inside)
         return scope
 
-    def _neighbours(self) -> tuple[Any, Any]:
+    def _neighbours(self, innermost: Any) -> tuple[Any, Any]:
         """Return what will be around the scope, and what will be in it; either may be ``None``.
 
         Several scopes may have the same place. They lie in the order in which the place was noted,
         whichever of them was put in first.
         """
-        state = _states.get(ref(self._task))
-        outside, inside = None if state is None else state.cancel_scope, None
+        outside, inside = innermost, None
         while outside is not self._outside and not self._is_younger_than(outside):
             outside, inside = outside._parent_scope, outside
         return outside, inside
@@ -201,16 +203,58 @@ class LateScope:
         return type(scope) is _scope_type and bool(scope.serial < self._serial)
 
 
-def _move(task: Task[Any], outside: Any, scope: Any) -> None:
-    """Have *scope* be the innermost one of a task that was directly in *outside*."""
+def _make_scope_type(scope_type: Any) -> Any:
+    """Derive the class of the scopes that are put in."""
+
+    class PutInScope(scope_type):  # type: ignore[misc]
+        __slots__ = ("serial",)  # in which order scopes were opened
+
+        def place(self, task: Any, outside: Any, serial: int, cancels: int) -> None:
+            """Do what AnyIO does where a scope is made and entered."""
+            self._host_task = task
+            self._parent_scope = outside
+            self._cancelling_at_enter = cancels
+            self.serial = serial
+            self._active = True
+            self._deadline = inf
+            self._shield = self._cancel_called = self._cancelled_caught = False
+            self._cancel_reason = self._timeout_handle = self._cancel_handle = None
+            self._child_scopes: set[Any] = set()
+            self._tasks: set[Any] = set()
+            self._pending_uncancellations = None if sys.version_info < (3, 11) else 0
+
+        def close(self, error: BaseException | None) -> bool:
+            if error is None and not self._cancel_called and self._is_alone():
+                self._active = False
+                self._host_task = None
+                self._tasks.clear()
+                return False
+            return bool(self.__exit__(*_exc_info(error)))
+
+        def _is_alone(self) -> bool:
+            """Whether leaving means no more than being forgotten; then it is half done here."""
+            state = _states.get(ref(self._host_task))
+            if self._parent_scope is self._timeout_handle is None and state.cancel_scope is self:
+                state.cancel_scope = None
+                return True
+            return False
+
+    return PutInScope
+
+
+def _native_cancels(task: Task[Any]) -> int:
+    return 0 if sys.version_info < (3, 11) else task.cancelling()
+
+
+def _move(task: Task[Any], state: Any, scope: Any) -> None:
+    """Have *scope* be the innermost one of a task."""
     scope._tasks.add(task)
-    if outside is not None:
-        outside._tasks.discard(task)
-    state = _states.get(ref(task))
     if state is None:
         _backend._task_states[task] = _backend.TaskState(None, scope)
-    else:
-        state.cancel_scope = scope
+        return
+    if state.cancel_scope is not None:
+        state.cancel_scope._tasks.discard(task)
+    state.cancel_scope = scope
 
 
 def _exc_info(
@@ -220,27 +264,6 @@ def _exc_info(
 
 
 # --- Whether it works
-
-_KNOWN_SCOPE = frozenset(
-    {
-        "_active",
-        "_cancel_called",
-        "_cancel_handle",
-        "_cancel_reason",
-        "_cancelled_caught",
-        "_cancelling_at_enter",
-        "_child_scopes",
-        "_deadline",
-        "_host_task",
-        "_parent_scope",
-        "_pending_uncancellations",
-        "_shield",
-        "_tasks",
-        "_timeout_handle",
-    }
-)
-_KNOWN_STATE = frozenset({"__weakref__", "cancel_scope", "parent_id"})
-
 
 def _put_in_works(task: Task[Any]) -> bool:
     """Find out, and remember, whether AnyIO's scopes are what this module takes them for."""
@@ -260,9 +283,11 @@ def _looks_as_known() -> bool:
 
     _backend = _asyncio
     _states = _backend._task_states.data
-    _scope_type = type("_LateScope", (_backend.CancelScope,), {"__slots__": ("serial",)})
-    scope_parts, state_parts = set(_backend.CancelScope.__slots__), set(_backend.TaskState.__slots__)
-    return scope_parts == _KNOWN_SCOPE and state_parts == _KNOWN_STATE
+    _scope_type = _make_scope_type(_backend.CancelScope)
+    ours, theirs = _new(_scope_type), _backend.CancelScope()
+    ours.place(None, None, 0, 0)
+    theirs._active = True
+    return all(getattr(ours, part) == getattr(theirs, part) for part in _backend.CancelScope.__slots__)
 
 
 def _stands_the_trial(task: Task[Any]) -> bool:
@@ -272,7 +297,7 @@ def _stands_the_trial(task: Task[Any]) -> bool:
     """
     answers: list[bool] = []
     with anyio.CancelScope() as around:
-        first, second = LateScope(task), LateScope(task)
+        first, second = NotedScope(task), NotedScope(task)
         with anyio.CancelScope() as inner:
             second.cancel("a trial")
             answers.append(anyio.current_effective_deadline() == -inf)
@@ -284,7 +309,7 @@ def _stands_the_trial(task: Task[Any]) -> bool:
         answers.append(not second.close(None))
         answers.append(anyio.current_effective_deadline() <= deadline)
         answers.append(not first.close(None))
-        third = LateScope(task).enter()
+        third = _enter(task)
         third.deadline = deadline
         answers.append(anyio.current_effective_deadline() <= deadline)
         answers.append(not third.close(None))

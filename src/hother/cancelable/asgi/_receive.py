@@ -73,25 +73,38 @@ class Reader:
         owner: The request.
     """
 
-    # What few requests need, or not at once, is here, on the class.
-    _owner: ReaderOwner | None
-    _messages: deque[Message] | tuple[()] = ()
-    _buffered = 0
-    _demanded = False
-    _waiting = 0  # calls of receive() that wait for a message
-    _is_complete = False  # a request's body
-    _disconnect: Message | None = None
-    _told = False  # whether the application has heard of it
-    _error: Exception | None = None
-    _is_running = False  # in its task; or such a task was asked for
-    _begun: tuple[Steps, Any] | None = None  # a call of the server's receive(), and what it waits for
-    # Each event is replaced as it is set: one serves all who wait at one moment.
-    _arrival: anyio.Event | None = None
-    _room: anyio.Event | None = None
+    __slots__ = (
+        "_arrival",
+        "_begun",
+        "_buffered",
+        "_demanded",
+        "_disconnect",
+        "_error",
+        "_is_complete",
+        "_is_running",
+        "_messages",
+        "_owner",
+        "_receive",
+        "_room",
+        "_told",
+        "_waiting",
+    )
 
     def __init__(self, receive: Receive, owner: ReaderOwner) -> None:
         self._receive = receive
-        self._owner = owner
+        self._owner: ReaderOwner | None = owner
+        self._messages: deque[Message] | tuple[()] = ()
+        self._buffered = 0
+        self._waiting = 0  # calls of receive() that wait for a message
+        self._demanded = self._is_complete = False  # a request's body
+        self._disconnect: Message | None = None
+        self._told = False  # whether the application has heard of it
+        self._error: Exception | None = None
+        self._is_running = False  # in its task; or such a task was asked for
+        self._begun: tuple[Steps, Any] | None = None  # a call of the server's, and what it waits for
+        # Each event is replaced as it is set: one serves all who wait at one moment.
+        self._arrival: anyio.Event | None = None
+        self._room: anyio.Event | None = None
 
     @property
     def has_disconnected(self) -> bool:
@@ -148,13 +161,13 @@ class Reader:
 
         Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
         """
-        self._owner = self._room = None
+        self._owner = None
         self._messages = ()
         self._disconnect = self._disconnect or farewell
-        if self._begun is not None:
-            self._begun[0].close()
-            self._begun = None
-        self._announce()
+        if self._is_running:
+            self._announce()
+            if self._begun is not None:
+                self._begun[0].close()
 
     async def _answer_with(self, disconnect: Message) -> Message:
         if self._told and not _is_probe():
@@ -198,6 +211,8 @@ class Reader:
             self._waiting -= 1
 
     def _may_read(self) -> bool:
+        if self._owner is None:
+            return False
         if not self._demanded:
             self._demanded = not self._owner.reads_on_demand
         return self._demanded and (self._buffered <= self._owner.read_ahead or self._is_complete)

@@ -7,9 +7,9 @@ or with the last body message of the response that denies it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from anyio.lowlevel import checkpoint
 
@@ -58,22 +58,29 @@ class Response:
         owner: The request.
     """
 
-    is_gone = False
-    """Whether the client has left. Nothing is sent to it then: a server may wait for ever for a connection
-    that no longer is."""
-
-    status: int | None = None
-    """The status of the HTTP response; the close code of a WebSocket that is closed."""
-
-    _phase = Phase.NOT_STARTED
-    _closed_to_application = False
-    _has_outcome = False
-    _has_trailers = False
+    __slots__ = (
+        "_closed_to_application",
+        "_has_outcome",
+        "_has_trailers",
+        "_owner",
+        "_phase",
+        "_send",
+        "_sending",
+        "is_gone",
+        "status",
+    )
 
     def __init__(self, send: Send, owner: ResponseOwner) -> None:
         self._send = send
         self._owner: ResponseOwner | None = owner
-        self._sending: list[OpenScope] = []
+        self._phase = Phase.NOT_STARTED
+        self._closed_to_application = self._has_outcome = self._has_trailers = False
+        self._sending: list[OpenScope] | None = None  # around the messages that are being sent
+        #: Whether the client has left. Nothing is sent to it then: a server may wait for ever for a
+        #: connection that no longer is.
+        self.is_gone = False
+        #: The status of the HTTP response; the close code of a WebSocket that is closed.
+        self.status: int | None = None
 
     @property
     def phase(self) -> Phase:
@@ -85,7 +92,7 @@ class Response:
         """Whether the application's response was replaced by an outcome."""
         return self._has_outcome
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Coroutine[Any, Any, None]:
         """Send a message of the application: the ``send`` that it is called with.
 
         Once the client has left, or the application was stopped, the message is dropped. That is a
@@ -93,9 +100,11 @@ class Response:
         cancelled. It is none for a whole response: frameworks send one for an error that they then
         raise again, and a cancelation would take the error's place.
         """
-        if not self._closed_to_application and not self.is_gone:
-            await self._pass_on(message)
-            return
+        # No coroutine of its own: this is done for every message.
+        is_open = not self._closed_to_application and not self.is_gone
+        return self._pass_on(message) if is_open else self._drop(message)
+
+    async def _drop(self, message: Message) -> None:
         if not self._closed_to_application:
             self._follow(message)  # what comes after the last message comes after a dropped one, too
             if self._owner is not None:
@@ -105,7 +114,7 @@ class Response:
 
     def abandon(self) -> None:
         """Do not wait for ever for the messages that are being sent."""
-        for scope in self._sending:
+        for scope in self._sending or ():
             scope.deadline = min(scope.deadline, self._owner.now() + self._owner.answer_timeout)
 
     def close(self) -> None:
@@ -118,7 +127,7 @@ class Response:
         self._closed_to_application = True
 
     def take_over(self) -> bool:
-        """Keep the application from sending more. Returns whether the outcome may be sent in its place."""
+        """Have the outcome sent in the application's place from now on. Returns whether it may be sent."""
         may_send = self._phase not in {Phase.COMPLETE, Phase.DENYING} and not self._has_outcome
         self._closed_to_application = self._has_outcome = True
         return may_send
@@ -134,6 +143,8 @@ class Response:
         # report the end of a response as a disconnect at once.
         self._follow(message)
         scope = note_scope()
+        if self._sending is None:
+            self._sending = []
         self._sending.append(scope)
         try:
             await self._send(message)
@@ -149,21 +160,18 @@ class Response:
 
     def _follow(self, message: Message) -> None:
         kind = message["type"]
-        if kind in _STARTS:
-            self._phase = _STARTS[kind]
+        if kind in _BODIES:
+            if not message.get("more_body") and not self._has_trailers:
+                self._phase = Phase.COMPLETE
+        elif (start := _STARTS.get(kind)) is not None:
+            self._phase = start
             self.status = message.get("status")
             self._has_trailers = bool(message.get("trailers"))
-        elif self._is_last(kind, message):
+        elif kind == "websocket.close":
             self._phase = Phase.COMPLETE
-            if kind == "websocket.close":
-                self.status = message.get("code", 1000)
-
-    def _is_last(self, kind: str, message: Message) -> bool:
-        if kind in _BODIES:
-            return not message.get("more_body") and not self._has_trailers
-        if kind == "http.response.trailers":
-            return not message.get("more_trailers")
-        return kind == "websocket.close"
+            self.status = message.get("code", 1000)
+        elif kind == "http.response.trailers" and not message.get("more_trailers"):
+            self._phase = Phase.COMPLETE
 
 
 _STARTS = {

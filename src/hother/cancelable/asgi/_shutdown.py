@@ -117,10 +117,7 @@ class Shutdown:
 
     def enter(self, exchange: Exchange, send: Send) -> None:
         """Take note of a request that begins."""
-        if self._tasks is None:
-            if not self._in_flight:
-                self._loop = exchange.loop  # without a lifespan, the requests' loop is the one
-        elif not self._has_asked_server:
+        if self._tasks is not None and not self._has_asked_server:
             self._ask_server(send, self._tasks)
         self._in_flight.add(exchange)
 
@@ -140,8 +137,11 @@ class Shutdown:
         self.begin()
 
     def _begun(self, event: Cancelation) -> None:
-        if self._loop is not None:
-            run_in(self._loop, self._tell_requests, event)
+        loop = self._loop
+        if loop is None:  # without a lifespan, the requests' loop is the one
+            loop = next((exchange.loop for exchange in tuple(self._in_flight)), None)
+        if loop is not None:
+            run_in(loop, self._tell_requests, event)
 
     def _tell_requests(self, event: Cancelation) -> None:
         for exchange in tuple(self._in_flight):
