@@ -22,7 +22,14 @@ from ._report import Series, arguments, keep, measure_in_turns, show
 
 
 def measure(
-    server: str, application: str, path: str, wrappings: list[str], *, connections: int, rounds: int, seconds: float
+    server: str,
+    application: str,
+    path: str,
+    wrappings: list[str],
+    *,
+    connections: int,
+    rounds: int,
+    seconds: float,
 ) -> list[Series]:
     """Measure one application on one server, in all of the wrappings."""
     title = f"{application} {path} on {server}, {connections} connections"

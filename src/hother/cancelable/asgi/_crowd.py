@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from anyio.lowlevel import EventLoopToken
 
-from ._loops import Undo, call_at, sleep_and_call, spawn
+from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -30,12 +30,13 @@ PATIENCE = 0.025
 class Crowd:
     """The requests of one event loop that wait for something."""
 
-    __slots__ = ("__weakref__", "_alarm", "_open", "_young")
+    __slots__ = ("__weakref__", "_alarm", "_heirs", "_open", "_young")
 
     def __init__(self) -> None:
         self._open = 0
         self._young: dict[Exchange, float] = {}  # since when they wait, the oldest first
-        self._alarm: Undo | None = None  # the one timer, while there are young ones
+        self._alarm: Undo | None = None  # the one timer, while there are young ones ...
+        self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
 
     def enter(self, exchange: Exchange, now: float) -> bool:
         """Take note of a request that begins to wait. Returns whether it is to be monitored at once."""
@@ -48,9 +49,14 @@ class Crowd:
         return False
 
     def grow_up(self, exchange: Exchange) -> None:
-        """Take note that a request is monitored."""
-        if self._young.pop(exchange, None) is not None and not self._young:
-            self._cancel_alarm()
+        """Take note that a request is monitored, or over."""
+        if self._young.pop(exchange, None) is None or self._young or self._alarm is None:
+            return
+        self._alarm()
+        self._alarm = None
+        if not has_timers(exchange.loop):  # then it is a task, which is not to outlive all requests
+            self._heirs.append(exchange)
+            exchange.wait_for_one_more()
 
     def leave(self, exchange: Exchange) -> None:
         """Take note that a request is over."""
@@ -69,18 +75,17 @@ class Crowd:
             exchange.monitor()
 
     def _set_alarm(self, loop: EventLoopToken, when: float) -> None:
-        timer = call_at(loop, when, self._promote)
-        if timer is None:
-            timer = spawn(loop, partial(sleep_and_call, when, self._promote), Context(), _nothing)
-        self._alarm = timer
+        if has_timers(loop):
+            self._alarm = call_at(loop, when, self._promote)
+            return
+        heirs: list[Exchange] = []
+        self._heirs = heirs
 
-    def _cancel_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm()
-            self._alarm = None
+        def end(_: object) -> None:
+            while heirs:
+                heirs.pop().monitor_ended(None)
 
-
-def _nothing(_: object) -> None: ...
+        self._alarm = spawn(loop, partial(sleep_and_call, when, self._promote), Context(), end)
 
 
 _crowds: WeakKeyDictionary[object, Crowd] = WeakKeyDictionary()

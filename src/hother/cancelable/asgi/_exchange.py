@@ -33,7 +33,7 @@ from .._core._wakeup import run_in, thread_safe_clock
 from ._course import Course
 from ._crowd import PATIENCE, Crowd, crowd_of
 from ._late_scope import EagerScope, OpenScope, enter_scope
-from ._loops import Undo, call_at, sleep_and_call, spawn
+from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages
 from ._policy import shortest_timeout
@@ -165,13 +165,13 @@ class Exchange:
             if self._course is not None:
                 await self._course.clean_up()
             self._leave()
-        error = self._error
+        failure = self._error
         self._let_go()
-        if error is not None:
+        if failure is not None:
             try:
-                raise error
+                raise failure
             finally:
-                del error  # else the frame, its traceback and all locals on it would wait for the collector
+                del failure  # else the frame, its traceback and all locals on it would wait for the collector
 
     def _enter(self) -> weakref.ref[Exchange] | None:
         """Let the world know of the request. Returns which exchange this code has worked for up to now."""
@@ -299,14 +299,20 @@ class Exchange:
     def _spawn(self, monitor: Callable[[], Awaitable[None]]) -> Undo:
         context = copy_context() if self._context is None else self._context.copy()
         self._monitors += 1
-        return spawn(self.loop, monitor, context, self._monitor_ended)
+        return spawn(self.loop, monitor, context, self.monitor_ended)
 
     def call_at(self, when: float, function: Callable[[], object]) -> Undo:
         """Have *function* called at a time on the loop's clock. Returns a function that takes it back."""
-        timer = call_at(self.loop, when, function)
-        return self._spawn(partial(sleep_and_call, when, function)) if timer is None else timer
+        if has_timers(self.loop):
+            return call_at(self.loop, when, function)
+        return self._spawn(partial(sleep_and_call, when, function))
 
-    def _monitor_ended(self, _: object) -> None:
+    def wait_for_one_more(self) -> None:
+        """Have the request end only after one more call of `monitor_ended`."""
+        self._monitors += 1
+
+    def monitor_ended(self, _: object) -> None:
+        """A task that is waited for has ended."""
         self._monitors -= 1
         if not self._monitors and self._monitors_ended is not None:
             self._monitors_ended.set()

@@ -32,7 +32,7 @@ from itertools import count
 from math import inf
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import ref
 
 import anyio
@@ -44,7 +44,13 @@ if TYPE_CHECKING:
 class OpenScope(Protocol):
     """What an open scope can do. It is closed by the task that opened it, and once."""
 
-    deadline: float  #: when it is cancelled, on the loop's clock, in seconds; can be set at any time
+    @property
+    def deadline(self) -> float:
+        """When it is cancelled, on the loop's clock, in seconds. Can be set at any time."""
+        ...
+
+    @deadline.setter
+    def deadline(self, value: float, /) -> None: ...
 
     @property
     def cancel_called(self) -> bool:
@@ -73,6 +79,7 @@ _serials = count()
 _new: Any = object.__new__  # AnyIO's own asks for the backend, and nothing else
 _backend: Any = None  # AnyIO's, of asyncio ...
 _states: Any = {}  # ... its states of tasks, by weak references to these ...
+_forget: Any = None  # ... what takes those of dead tasks away ...
 _scope_type: Any = None  # ... and its class of scopes, with what we add
 
 
@@ -83,20 +90,36 @@ def enter_scope() -> OpenScope:
 
 
 def _enter(task: Task[Any]) -> OpenScope:
+    scope = _new(_scope_type)
     state = _states.get(ref(task))
-    outside = None if state is None else state.cancel_scope
-    scope: Any = _new(_scope_type)
-    scope.place(task, outside, next(_serials), _native_cancels(task))
-    if outside is not None:
-        outside._child_scopes.add(scope)
-    _move(task, state, scope)
+    if state is None:
+        scope.place(task, None)
+        _states[ref(task, _forget)] = _backend.TaskState(None, scope)
+    else:
+        outside = state.cancel_scope
+        scope.place(task, outside)
+        if outside is not None:
+            outside._child_scopes.add(scope)
+            outside._tasks.discard(task)
+        state.cancel_scope = scope
+    scope._tasks.add(task)
     return scope  # type: ignore[no-any-return]
 
 
-def note_scope() -> OpenScope:
-    """Open a scope in which no thread and no task is started that outlasts it. Not a checkpoint."""
+Place: TypeAlias = tuple[Any, Any] | None
+"""Where a scope could lie: the task, and the scope around; ``None`` where none can be put in later."""
+
+
+def note_place() -> Place:
+    """Note where this task is, for a scope that may have to be opened here a step later.
+
+    That scope must be one in which no thread and no task is started that outlasts it.
+    """
     task = _current_task()
-    return EagerScope() if task is None else NotedScope(task)
+    if task is None:
+        return None
+    state = _states.get(ref(task))
+    return task, None if state is None else state.cancel_scope
 
 
 def _current_task() -> Task[Any] | None:
@@ -141,10 +164,9 @@ class NotedScope:
 
     __slots__ = ("_cancels", "_outside", "_scope", "_serial", "_task")
 
-    def __init__(self, task: Task[Any]) -> None:
-        state = _states.get(ref(task))
+    def __init__(self, task: Task[Any], outside: Any) -> None:
         self._task = task
-        self._outside = None if state is None else state.cancel_scope
+        self._outside = outside
         self._serial = next(_serials)
         self._cancels = _native_cancels(task)
         self._scope: Any = None
@@ -177,15 +199,23 @@ class NotedScope:
         state = _states.get(ref(self._task))
         outside, inside = self._neighbours(None if state is None else state.cancel_scope)
         scope = _new(_scope_type)
-        scope.place(self._task, outside, self._serial, self._cancels)
+        scope.place(self._task, outside)
+        scope.serial = self._serial
+        scope._cancelling_at_enter = self._cancels
         if outside is not None:
             outside._child_scopes.add(scope)
             outside._child_scopes.discard(inside)
-        if inside is None:
-            _move(self._task, state, scope)
-        else:
+        if inside is not None:
             inside._parent_scope = scope
             scope._child_scopes.add(inside)
+            return scope
+        scope._tasks.add(self._task)
+        if outside is not None:
+            outside._tasks.discard(self._task)
+        if state is None:
+            _states[ref(self._task, _forget)] = _backend.TaskState(None, scope)
+        else:
+            state.cancel_scope = scope
         return scope
 
     def _neighbours(self, innermost: Any) -> tuple[Any, Any]:
@@ -206,55 +236,42 @@ class NotedScope:
 def _make_scope_type(scope_type: Any) -> Any:
     """Derive the class of the scopes that are put in."""
 
-    class PutInScope(scope_type):  # type: ignore[misc]
+    class PutInScope(scope_type):  # type: ignore[misc] # (its base is known at run time only)
         __slots__ = ("serial",)  # in which order scopes were opened
 
-        def place(self, task: Any, outside: Any, serial: int, cancels: int) -> None:
+        def place(self: Any, task: Any, outside: Any) -> None:
             """Do what AnyIO does where a scope is made and entered."""
             self._host_task = task
             self._parent_scope = outside
-            self._cancelling_at_enter = cancels
-            self.serial = serial
+            self._cancelling_at_enter = _native_cancels(task)
+            self.serial = next(_serials)
             self._active = True
             self._deadline = inf
             self._shield = self._cancel_called = self._cancelled_caught = False
             self._cancel_reason = self._timeout_handle = self._cancel_handle = None
             self._child_scopes: set[Any] = set()
             self._tasks: set[Any] = set()
-            self._pending_uncancellations = None if sys.version_info < (3, 11) else 0
+            self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
 
-        def close(self, error: BaseException | None) -> bool:
-            if error is None and not self._cancel_called and self._is_alone():
-                self._active = False
-                self._host_task = None
-                self._tasks.clear()
-                return False
+        def close(self: Any, error: BaseException | None) -> bool:
+            if error is None and self._parent_scope is None and not self._cancel_called:
+                key = ref(self._host_task)
+                state = _states.get(key)
+                if state.cancel_scope is self and self._timeout_handle is None:
+                    # Nobody has touched it, and nothing is around it: leaving it is no more than this.
+                    del _states[key]
+                    self._active = False
+                    self._host_task = None
+                    self._tasks.clear()
+                    return False
             return bool(self.__exit__(*_exc_info(error)))
-
-        def _is_alone(self) -> bool:
-            """Whether leaving means no more than being forgotten; then it is half done here."""
-            state = _states.get(ref(self._host_task))
-            if self._parent_scope is self._timeout_handle is None and state.cancel_scope is self:
-                state.cancel_scope = None
-                return True
-            return False
 
     return PutInScope
 
 
-def _native_cancels(task: Task[Any]) -> int:
-    return 0 if sys.version_info < (3, 11) else task.cancelling()
-
-
-def _move(task: Task[Any], state: Any, scope: Any) -> None:
-    """Have *scope* be the innermost one of a task."""
-    scope._tasks.add(task)
-    if state is None:
-        _backend._task_states[task] = _backend.TaskState(None, scope)
-        return
-    if state.cancel_scope is not None:
-        state.cancel_scope._tasks.discard(task)
-    state.cancel_scope = scope
+def _native_cancels(task: Any) -> int:
+    """Return how often a task was cancelled natively, as far as it keeps count."""
+    return 0 if sys.version_info < (3, 11) else int(task.cancelling())
 
 
 def _exc_info(
@@ -265,28 +282,29 @@ def _exc_info(
 
 # --- Whether it works
 
+
 def _put_in_works(task: Task[Any]) -> bool:
     """Find out, and remember, whether AnyIO's scopes are what this module takes them for."""
-    global _works
+    global _works  # noqa: PLW0603 (found out once, and asked at every step of every request)
     with _lock:
         if _works is None:
             try:
-                _works = _looks_as_known() and _stands_the_trial(task)
+                _works = _looks_as_known(task) and _stands_the_trial(task)
             except Exception:  # whatever has changed: the ordinary way is always right
                 _works = False
     return _works
 
 
-def _looks_as_known() -> bool:
-    global _backend, _states, _scope_type
+def _looks_as_known(task: Task[Any]) -> bool:
+    global _backend, _states, _forget, _scope_type  # noqa: PLW0603 (as above)
     from anyio._backends import _asyncio
 
     _backend = _asyncio
-    _states = _backend._task_states.data
+    _states, _forget = _backend._task_states.data, _backend._task_states._remove
     _scope_type = _make_scope_type(_backend.CancelScope)
     ours, theirs = _new(_scope_type), _backend.CancelScope()
-    ours.place(None, None, 0, 0)
-    theirs._active = True
+    ours.place(task, theirs._parent_scope)
+    theirs._active, theirs._host_task, theirs._cancelling_at_enter = True, task, ours._cancelling_at_enter
     return all(getattr(ours, part) == getattr(theirs, part) for part in _backend.CancelScope.__slots__)
 
 
@@ -296,9 +314,9 @@ def _stands_the_trial(task: Task[Any]) -> bool:
     Nothing is waited for in between, so that nobody is interrupted.
     """
     answers: list[bool] = []
-    with anyio.CancelScope() as around:
-        first, second = NotedScope(task), NotedScope(task)
-        with anyio.CancelScope() as inner:
+    with anyio.CancelScope() as around:  # noqa: ASYNC100 (nothing is waited for)
+        first, second = NotedScope(task, around), NotedScope(task, around)
+        with anyio.CancelScope() as inner:  # noqa: ASYNC100
             second.cancel("a trial")
             answers.append(anyio.current_effective_deadline() == -inf)
             inner.shield = True

@@ -17,15 +17,19 @@ from anyio.lowlevel import EventLoopToken
 Undo: TypeAlias = Callable[[], object]
 
 
-def call_at(loop: EventLoopToken, when: float, function: Callable[[], object]) -> Undo | None:
+def has_timers(loop: EventLoopToken) -> bool:
+    """Whether `call_at` works. Where it does not, a task has to `sleep_and_call`."""
+    return hasattr(loop.native_token, "call_at")
+
+
+def call_at(loop: EventLoopToken, when: float, function: Callable[[], object]) -> Undo:
     """Have *function* called at a time on the loop's clock, in seconds. Only in the loop's own thread.
 
     Returns:
-        A function that takes it back; too late, or twice, it does nothing. ``None`` if the loop has no
-        timers: then a task has to `sleep_and_call`.
+        A function that takes it back; too late, or twice, it does nothing.
     """
     native: Any = loop.native_token
-    return native.call_at(when, function).cancel if hasattr(native, "call_at") else None
+    return native.call_at(when, function).cancel  # type: ignore[no-any-return]
 
 
 async def sleep_and_call(when: float, function: Callable[[], object]) -> None:
@@ -73,7 +77,9 @@ def _spawn_in_trio(
     return scope.cancel
 
 
-async def _run(scope: Any, function: Callable[[], Awaitable[None]], on_end: Callable[[object], object]) -> None:
+async def _run(
+    scope: Any, function: Callable[[], Awaitable[None]], on_end: Callable[[object], object]
+) -> None:
     try:
         with scope:
             await function()

@@ -26,11 +26,14 @@ from typing import Any, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._steps import Steps, go_on
+from ._steps import Steps, go_on, steps_of
 from ._types import Message, Receive
 
 MESSAGE_COST = 256
 """What a message counts beside its payload, in bytes: about what its dict takes."""
+
+_NOTHING: deque[Message] = deque()
+"""What all readers share that have not read anything: a deque takes more room than all the rest."""
 
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
@@ -93,7 +96,7 @@ class Reader:
     def __init__(self, receive: Receive, owner: ReaderOwner) -> None:
         self._receive = receive
         self._owner: ReaderOwner | None = owner
-        self._messages: deque[Message] | tuple[()] = ()
+        self._messages: deque[Message] = _NOTHING
         self._buffered = 0
         self._waiting = 0  # calls of receive() that wait for a message
         self._demanded = self._is_complete = False  # a request's body
@@ -162,7 +165,7 @@ class Reader:
         Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
         """
         self._owner = None
-        self._messages = ()
+        self._messages = _NOTHING
         self._disconnect = self._disconnect or farewell
         if self._is_running:
             self._announce()
@@ -186,7 +189,7 @@ class Reader:
         self._demanded = True
         if not self._may_read():
             return False
-        steps = self._receive()
+        steps = steps_of(self._receive())
         try:
             trap = steps.send(None)
         except StopIteration as end:
@@ -229,7 +232,7 @@ class Reader:
                 self._owner.hung_up()
         else:
             self._is_complete = message["type"] == "http.request" and not message.get("more_body")
-            if not self._messages:
+            if self._messages is _NOTHING:
                 self._messages = deque()
             self._messages.append(message)
             self._buffered += _cost(message)

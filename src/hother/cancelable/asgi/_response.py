@@ -7,13 +7,14 @@ or with the last body message of the response that denies it.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from enum import Enum
 from typing import Any, Protocol
 
 from anyio.lowlevel import checkpoint
 
-from ._late_scope import OpenScope, note_scope
+from ._late_scope import EagerScope, NotedScope, OpenScope, note_place
+from ._steps import go_on, steps_of
 from ._types import Message, Send
 
 
@@ -75,7 +76,7 @@ class Response:
         self._owner: ResponseOwner | None = owner
         self._phase = Phase.NOT_STARTED
         self._closed_to_application = self._has_outcome = self._has_trailers = False
-        self._sending: list[OpenScope] | None = None  # around the messages that are being sent
+        self._sending: list[OpenScope] = []  # around the messages that the server has not taken yet
         #: Whether the client has left. Nothing is sent to it then: a server may wait for ever for a
         #: connection that no longer is.
         self.is_gone = False
@@ -114,8 +115,9 @@ class Response:
 
     def abandon(self) -> None:
         """Do not wait for ever for the messages that are being sent."""
-        for scope in self._sending or ():
-            scope.deadline = min(scope.deadline, self._owner.now() + self._owner.answer_timeout)
+        if self._owner is not None:
+            for scope in self._sending:
+                scope.deadline = min(scope.deadline, self._owner.now() + self._owner.answer_timeout)
 
     def close(self) -> None:
         """Let go of who listens: the request is over."""
@@ -142,21 +144,33 @@ class Response:
         # Before it is sent, for two reasons: nobody else may start a response meanwhile, and servers
         # report the end of a response as a disconnect at once.
         self._follow(message)
-        scope = note_scope()
-        if self._sending is None:
-            self._sending = []
+        place = note_place()
+        steps = steps_of(self._send(message))
+        try:
+            if place is None:
+                await self._send_in(EagerScope(), steps)
+                return
+            try:
+                trap = steps.send(None)
+            except StopIteration:  # sent, without waiting: nobody had to interrupt it
+                return
+            await self._send_in(NotedScope(*place), go_on(steps, trap))
+        except OSError:
+            if self._owner is not None:
+                self._owner.broke()
+            raise
+
+    async def _send_in(self, scope: OpenScope, sending: Awaitable[None]) -> None:
         self._sending.append(scope)
         try:
-            await self._send(message)
+            await sending
         except BaseException as error:
-            self._sending.remove(scope)
-            if isinstance(error, OSError) and self._owner is not None:
-                self._owner.broke()
             if not scope.close(error):
                 raise
         else:
-            self._sending.remove(scope)
             scope.close(None)
+        finally:
+            self._sending.remove(scope)
 
     def _follow(self, message: Message) -> None:
         kind = message["type"]

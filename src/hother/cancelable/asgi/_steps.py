@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import CoroutineType, coroutine
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 Steps: TypeAlias = Coroutine[Any, Any, Any]
 
 
 def steps_of(awaitable: Any) -> Steps:
     """Return what can be taken by steps of what some function returned to be awaited."""
-    return awaitable if type(awaitable) is CoroutineType else _await(awaitable)
+    if type(awaitable) is CoroutineType:
+        return cast("Steps", awaitable)
+    return _await(awaitable)
 
 
 async def _await(awaitable: Any) -> Any:
@@ -24,6 +26,7 @@ def go_on(steps: Steps, trap: Any) -> Generator[Any, Any, Any]:
 
     It may be another task that does so, if what has been done up to now does not depend on the task.
     """
+    resume: Callable[[Any], Any]
     while True:
         try:
             value = yield trap
