@@ -11,14 +11,17 @@ import pytest
 
 from hother.cancelable.asgi import _crowd, _late_scope
 
-WAYS = ("quiet", "crowded", "eager")
+WAYS = {
+    "test_crowd": ("quiet",),  # has crowds of its own,
+    "test_late_scope": ("quiet",),  # and scopes.
+    "test_receive": ("quiet", "eager"),  # In a crowd, nothing is read before any time has passed.
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each async test in each of the ways."""
     if "way" in metafunc.fixturenames and "anyio_backend" in metafunc.fixturenames:
-        # What is read before any time has passed is not read in a crowd.
-        ways = ("quiet", "eager") if metafunc.definition.path.stem == "test_receive" else WAYS
+        ways = WAYS.get(metafunc.definition.path.stem, ("quiet", "crowded", "eager"))
         metafunc.parametrize("way", ways, indirect=True)
 
 

@@ -289,9 +289,11 @@ def _put_in_works(task: Task[Any]) -> bool:
     with _lock:
         if _works is None:
             try:
-                _works = _looks_as_known(task) and _stands_the_trial(task)
+                _works = _looks_as_known(task)
             except Exception:  # whatever has changed: the ordinary way is always right
                 _works = False
+            if _works:
+                _works = _survives_the_trial(task)
     return _works
 
 
@@ -306,6 +308,21 @@ def _looks_as_known(task: Task[Any]) -> bool:
     ours.place(task, theirs._parent_scope)
     theirs._active, theirs._host_task, theirs._cancelling_at_enter = True, task, ours._cancelling_at_enter
     return all(getattr(ours, part) == getattr(theirs, part) for part in _backend.CancelScope.__slots__)
+
+
+def _survives_the_trial(task: Task[Any]) -> bool:
+    state = _states.get(ref(task))
+    outside = None if state is None else state.cancel_scope
+    try:
+        return _stands_the_trial(task)
+    except Exception:  # and then the task must be put back where it was
+        if state is None:
+            _states.pop(ref(task), None)
+        else:
+            state.cancel_scope = outside
+        if outside is not None:
+            outside._tasks.add(task)
+        return False
 
 
 def _stands_the_trial(task: Task[Any]) -> bool:
