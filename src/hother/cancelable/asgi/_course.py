@@ -12,13 +12,13 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio import CancelScope
 
 from .._core._errors import error_for
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
 from ._access_log import log_cancelled
 from ._agenda import Agenda
+from ._loops import Undo
 from ._policy import DEFAULTS, Grace, OnDisconnect, RequestPolicy, policy_of, shortest_timeout
 from ._response import Phase
 from ._types import Scope
@@ -42,7 +42,8 @@ class Course:
     _scope: Scope | None = None  # that was routed, if it is an inner middleware's
     _has_outcome = False  # whether an inner middleware has answered
     _clean_ups: list[Callable[[], Awaitable[None]]] | None = None
-    _alarm: CancelScope | None = None  # what waits until it is time to look
+    _alarm: Undo | None = None  # the timer that tells when it is time to look ...
+    _alarm_at = inf  # ... and when that is
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -80,26 +81,33 @@ class Course:
 
     def start(self) -> None:
         """Begin to keep the time. A request that takes no time need not ask for its policy."""
-        self._started_at = self._exchange._clock()
+        self._started_at = self._exchange.began
         limits = (self._exchange._options.policy_for(self._exchange._scope["type"]).limit, shortest_timeout())
         self._look_at = self._started_at + min(inf if limit is None else limit for limit in limits)
         if self._applied is not None:
-            self._look_again()
+            self._look_at = -inf
+        self._set_alarm()
 
-    def alarm(self) -> CancelScope:
-        """Return a scope to wait in, which is cancelled when it is time to `look`."""
+    def _set_alarm(self) -> None:
+        """Have the loop call when it is time to look."""
         next_look = self._look_at if self._agenda is None else min(self._look_at, self._agenda.next_due)
-        self._alarm = CancelScope(deadline=next_look, shield=True)
-        return self._alarm
+        if next_look == self._alarm_at or self._exchange._has_ended:
+            return
+        if self._alarm is not None:
+            self._alarm()
+        self._alarm_at = next_look
+        self._alarm = None if next_look == inf else self._exchange.call_at(next_look, self.look)
 
     def look(self) -> None:
         """Do what is due."""
-        now = self._exchange._clock()
+        self._alarm, self._alarm_at = None, inf
+        now = self._exchange.now()
         if now >= self._look_at:
             self._look_at = self._look_at_time(now)
         if self._agenda is not None:
             for item in self._agenda.take_due(now):
                 item.action(item.event)
+        self._set_alarm()
 
     def _look_at_time(self, now: float) -> float:
         """End the request if its time is up. Returns when to look again."""
@@ -115,20 +123,16 @@ class Course:
 
     def _look_again(self) -> None:
         self._look_at = -inf
-        self._wake_at(-inf)
+        self._set_alarm()
 
     def _later(self, when: float, action: Callable[[Cancelation], None], event: Cancelation) -> None:
         self._use_agenda().add(when, action, event)
-        self._wake_at(when)
+        self._set_alarm()
 
     def _use_agenda(self) -> Agenda:
         if self._agenda is None:
             self._agenda = Agenda()
         return self._agenda
-
-    def _wake_at(self, when: float) -> None:
-        if self._alarm is not None:
-            self._alarm.deadline = min(self._alarm.deadline, when)
 
     # --- Events
 
@@ -142,7 +146,7 @@ class Course:
             return
         reaction = self._reaction_to(event)
         if isinstance(reaction, Grace):
-            self._later(self._exchange._clock() + reaction.delay, self._warn, event)
+            self._later(self._exchange.now() + reaction.delay, self._warn, event)
         elif reaction != "finish":
             self._exchange._cancel(event)
             if reaction == "cancel":
@@ -152,7 +156,7 @@ class Course:
         """React to a shutdown that is older than the request, which has all the time that others get."""
         on_shutdown = self.policy.on_shutdown
         if isinstance(on_shutdown, Grace):
-            self._later(self._exchange._clock() + on_shutdown.total, self.react, event)
+            self._later(self._exchange.now() + on_shutdown.total, self.react, event)
         elif on_shutdown == "cancel":
             self.react(event)
 
@@ -160,7 +164,7 @@ class Course:
         reaction = self._reaction_to(event)
         if isinstance(reaction, Grace) and not self._is_over():
             self._exchange._cancel(event)
-            self._later(self._exchange._clock() + reaction.seconds, self._end, event)
+            self._later(self._exchange.now() + reaction.seconds, self._end, event)
 
     def _end(self, event: Cancelation) -> None:
         if not self._is_over():
@@ -174,7 +178,7 @@ class Course:
     @property
     def is_committed(self) -> bool:
         """Whether nothing may end the request right now."""
-        return self._agenda is not None and self._exchange._clock() < self._agenda.committed_until
+        return self._agenda is not None and self._exchange.now() < self._agenda.committed_until
 
     def commit(self, timeout: float) -> None:
         """Put off for so many seconds what may end the request.
@@ -186,7 +190,7 @@ class Course:
         for exchange in exchanges:
             if (cause := exchange._cause or _given_up(exchange)) is not None:
                 raise error_for(cause)
-        until = self._exchange._clock() + timeout
+        until = self._exchange.now() + timeout
         for exchange in exchanges:
             agenda = exchange.course._use_agenda()
             agenda.committed_until = max(agenda.committed_until, until)
@@ -198,7 +202,7 @@ class Course:
     def notice(self) -> None:
         """Take note that something has happened."""
         if self._noticed_at is None:
-            self._noticed_at = self._exchange._clock()
+            self._noticed_at = self._exchange.now()
 
     def note(self, cancelation: Cancelation) -> None:
         """Take note of a cancelation that was answered for: by us, or by the application in its own way."""
@@ -208,9 +212,16 @@ class Course:
     def application_ended(self) -> None:
         """Take note that the application has ended, whichever way."""
         if self._noticed_at is not None:
-            self._left_at = self._exchange._clock()
+            self._left_at = self._exchange.now()
 
-    def log(self) -> None:
+    def end(self) -> None:
+        """Take note that nothing can happen any more."""
+        if self._alarm is not None:
+            self._alarm()
+            self._alarm = None
+        self._log()
+
+    def _log(self) -> None:
         """Write the line of a request that was cancelled, or have the outer middleware write it."""
         exchange = self._exchange
         cancelation = exchange._cause or self._answered or exchange._token.cancelation or exchange._departure
@@ -219,7 +230,7 @@ class Course:
         if exchange._outer is not None:
             exchange._outer.course._inherit(self, cancelation, self._noticed_at)
             return
-        left_at = exchange._clock() if self._left_at is None else self._left_at
+        left_at = exchange.now() if self._left_at is None else self._left_at
         log_cancelled(
             self._scope or exchange._scope,
             exchange._response,

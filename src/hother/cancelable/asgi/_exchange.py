@@ -1,23 +1,29 @@
 """One request or WebSocket, from its first message to its outcome.
 
-Tasks: the application runs in the task that the server called us in, inside a scope of ours. Beside
-it, in one task group, run the reader, and the watch: it keeps the deadline, and answers the client of
-an application that was stopped and is still busy.
+The application runs in the task that the server called us in. Its first step is taken by hand: most
+requests are over with that, and nothing is made for them but what the application may ask for. Once the
+application waits for something, the request is one of the loop's crowd (`_crowd`), which decides when it
+is monitored. From then on it has a task that reads, a timer if there is a deadline, and another task once
+the client of an application that was stopped and is still busy must be answered.
 
-What the application raises never passes through the task group, which would put it in an exception
-group: it is carried around it.
+The scope that stops the application, and those around what is sent, are there when they are needed
+(`_late_scope`).
+
+Monitors are tasks of their own (`_loops` tells why). They are waited for before the request ends.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from math import inf
+from threading import get_ident
 
 import anyio
 from anyio import CancelScope
-from anyio.abc import TaskGroup
-from anyio.lowlevel import current_token
+from anyio.lowlevel import EventLoopToken, current_token
 
 from .._core._errors import cancelation_in, leaves
 from .._core._reasons import Cancelation, CancelationReason
@@ -25,12 +31,23 @@ from .._core._report import report
 from .._core._token import CancelationToken
 from .._core._wakeup import run_in, thread_safe_clock
 from ._course import Course
+from ._crowd import PATIENCE, Crowd, crowd_of
+from ._late_scope import EagerScope, OpenScope, enter_scope
+from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages
-from ._quirks import STARLETTE_COULD_NOT_ANSWER, expects_continue, has_body, is_in_base_http_middleware
+from ._policy import shortest_timeout
+from ._quirks import (
+    STARLETTE_COULD_NOT_ANSWER,
+    can_change_tasks,
+    expects_continue,
+    has_body,
+    is_in_base_http_middleware,
+)
 from ._receive import Reader
 from ._response import Phase, Response
 from ._shutdown import Shutdown
+from ._steps import go_on, steps_of
 from ._types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_KEY = "cancelation_token"
@@ -39,8 +56,9 @@ TOKEN_KEY = "cancelation_token"
 EXCHANGE_KEY = "cancelation_exchange"
 """Where the request's exchange is in the ASGI scope: for us, not for applications."""
 
-READER_KEY = "cancelation_reader"
-"""Where the reader is in the ASGI scope, for code of ours in the application."""
+# What tasks that outlive a request are told when they ask for messages, as servers do.
+_HTTP_FAREWELL: Message = {"type": "http.disconnect"}
+_WEBSOCKET_FAREWELL: Message = {"type": "websocket.disconnect", "code": 1005}
 
 # A weak reference: tasks that the application or the server starts inherit it, and may outlive the request.
 _exchange: ContextVar[weakref.ref[Exchange] | None] = ContextVar("request_exchange", default=None)
@@ -61,10 +79,39 @@ def current_request_token() -> CancelationToken | None:
 class Exchange:
     """Runs the application for one request, and ends it when nobody needs it any more."""
 
-    # What few requests have is here, on the class: the others pay nothing for it.
-    _course: Course | None = None
-    _departure: Cancelation | None = None
-    _inner: Exchange | None = None  # of a middleware further in
+    # Slots, all filled at once: that is faster than defaults on the class, if there are so many.
+    __slots__ = (
+        "__weakref__",
+        "_cause",
+        "_clock",
+        "_context",
+        "_course",
+        "_crowd",
+        "_departure",
+        "_error",
+        "_has_ended",
+        "_inner",
+        "_is_answered_early",
+        "_is_gone",
+        "_is_http",
+        "_is_monitored",
+        "_loop",
+        "_monitors",
+        "_monitors_ended",
+        "_options",
+        "_outer",
+        "_outer_token",
+        "_reader",
+        "_response",
+        "_scope",
+        "_server_send",
+        "_shutdown",
+        "_stop_reading",
+        "_thread",
+        "_token",
+        "_work",
+        "began",
+    )
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, options: Options, shutdown: Shutdown
@@ -73,61 +120,77 @@ class Exchange:
         self._options = options
         self._shutdown = shutdown
         self._outer: Exchange | None = scope.get(EXCHANGE_KEY)  # of a middleware further out
+        self._inner: Exchange | None = None  # of a middleware further in
         self._server_send = send
         self._is_http = scope["type"] == "http"
-        self._must_answer = is_in_base_http_middleware(receive, send)
         self._outer_token: CancelationToken | None = scope.get(TOKEN_KEY)  # if installed twice
         self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
-        self._work = CancelScope()
-        self._stopped = anyio.Event()
+        self._thread = get_ident()
+        self._reader = Reader(receive, self)
+        self._response = Response(send, self)
+        self._work: OpenScope  # around the application
+        # What happens to few requests:
+        self._course: Course | None = None
+        self._departure: Cancelation | None = None
         self._cause: Cancelation | None = None  # why the application was stopped
-        self._reading = CancelScope(shield=True)
-        self._monitors = 2  # how many are running: the reader and the watch
-        self._monitors_ended = anyio.Event()
-        self._is_gone = False
-        self._has_ended = False
         self._error: BaseException | None = None
-        self._reader = Reader(
-            receive,
-            read_ahead=options.read_ahead,
-            wait_for_demand=expects_continue(scope) or (self._must_answer and has_body(scope)),
-            on_disconnect=self._disconnected,
-        )
-        self._response = Response(
-            send,
-            is_gone=lambda: self._reader.has_disconnected and not self._must_answer,
-            on_late_send=self._sent_late,
-            on_broken=self._disconnected,
-            patience=options.answer_timeout,
-        )
+        self._is_gone = self._has_ended = self._is_monitored = self._is_answered_early = False
+        self._loop: EventLoopToken | None = None  # not known before the application waits
+        self._clock: Callable[[], float] | None = None
+        self._crowd: Crowd | None = None  # where it waits
+        self._context: Context | None = None  # in which it does
+        self._monitors = 0  # how many tasks of ours are running
+        self._monitors_ended: anyio.Event | None = None
+        self._stop_reading: Undo | None = None
+        #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
+        self.began = 0.0
 
     async def run(self, app: ASGIApp) -> None:
         """Call *app*, and see to it that the client gets an answer."""
-        self._enter()
+        outer_exchange = self._enter()
         try:
-            async with anyio.create_task_group() as tasks:
-                await self._run_beside(tasks, app)
+            try:
+                await self._call(app)
+            except BaseException as error:
+                self._error = error
+            self._application_ended(outer_exchange)
+            try:
+                if self._error is not None or self._token.is_cancelled:
+                    await self._settle()
+            finally:
+                self._end()
+                if self._monitors:
+                    await self._wait_for_monitors()
         finally:
             if self._course is not None and self._course.has_clean_ups:
                 await self._course.clean_up()
             self._leave()
-        error = self._error
+        failure = self._error
         self._let_go()
-        if error is not None:
+        if failure is not None:
             try:
-                raise error
+                raise failure
             finally:
-                del error  # else the frame, its traceback and all locals on it would wait for the collector
+                del failure  # else the frame, its traceback and all locals on it would wait for the collector
 
-    def _enter(self) -> None:
-        self._loop = current_token()
-        self._clock = thread_safe_clock(self._loop)  # events come from outside of tasks, too
-        if self._outer is not None:
+    def _enter(self) -> weakref.ref[Exchange] | None:
+        """Let the world know of the request. Returns which exchange this code has worked for up to now."""
+        # By hand, and not through `add_callback`: this is done for every request.
+        self._token._callbacks[self] = self._heard
+        if self._outer is None:
+            self._shutdown.enter(self, self._server_send)
+        else:
             self._outer._inner = self
-            return
-        self._shutdown.enter(self, self._server_send)
-        if (event := self._shutdown.event) is not None:
+        self._scope[TOKEN_KEY] = self._token
+        self._scope[EXCHANGE_KEY] = self
+        outer_exchange = _exchange.get()
+        _exchange.set(weakref.ref(self))
+        self._work = enter_scope()
+        if self._outer is None and self._shutdown.token.is_cancelled:
+            event = self._shutdown.event
+            assert event is not None
             self.course.react_late(event)
+        return outer_exchange
 
     def _leave(self) -> None:
         if self._outer is not None:
@@ -135,69 +198,170 @@ class Exchange:
         else:
             self._shutdown.leave(self)
 
-    async def _run_beside(self, tasks: TaskGroup, app: ASGIApp) -> None:
-        remove_callback = self._token.add_callback(lambda cause: run_in(self._loop, self._cancelled, cause))
+    async def _call(self, app: ASGIApp) -> None:
+        awaitable = app(self._scope, self._reader.receive, self._response.send)
+        if type(self._work) is EagerScope:  # a step by hand would gain nothing
+            self._begin_to_wait()
+            await awaitable
+            return
+        steps = steps_of(awaitable)
         try:
-            tasks.start_soon(self._run_monitor, self._read)
-            tasks.start_soon(self._run_monitor, self._watch)
-            await self._run_application(app)
-            await self._settle()
-        finally:
-            self._has_ended = True
-            if self._course is not None:
-                self._course.log()
-            remove_callback()
-            self._reading.cancel()
-            self._stopped.set()  # rather than a cancel: an answer may be on its way
-            if isinstance(self._error, Exception):
-                # Leaving the task group must not wait: if the server cancels us there, its exception
-                # would take the place of the application's error.
-                with CancelScope(shield=True):
+            trap = steps.send(None)
+        except StopIteration:
+            return
+        self._begin_to_wait()
+        await go_on(steps, trap)
+
+    def _application_ended(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
+        try:
+            if self._work.close(self._error):
+                self._error = None
+        except BaseException as remaining:  # of a group in which there was our cancelation, too
+            self._error = remaining
+        _exchange.set(outer_exchange)
+        self._scope[TOKEN_KEY] = self._outer_token or self._token
+        self._scope[EXCHANGE_KEY] = self._outer
+        if self._course is not None:
+            self._course.application_ended()
+
+    def _end(self) -> None:
+        """Let nothing happen to the request any more."""
+        self._has_ended = True
+        self._token._callbacks.pop(self, None)
+        if self._course is not None:
+            self._course.end()
+        if self._crowd is not None:
+            self._crowd.leave(self)
+        if self._stop_reading is not None:
+            self._stop_reading()
+
+    async def _wait_for_monitors(self) -> None:
+        """Wait, whoever cancels us: nothing of a request outlives it, and what they do is soon over."""
+        interruption: BaseException | None = None
+        with CancelScope(shield=True):
+            while self._monitors:
+                self._monitors_ended = anyio.Event()
+                try:
                     await self._monitors_ended.wait()
-
-    async def _run_monitor(self, monitor: Callable[[], Awaitable[None]]) -> None:
-        # The monitors are shielded, each for itself: if the server cancels us, it is enough that the
-        # application is interrupted, since they end with it.
-        try:
-            await monitor()
-        finally:
-            self._monitors -= 1
-            if not self._monitors:
-                self._monitors_ended.set()
-
-    async def _run_application(self, app: ASGIApp) -> None:
-        self._scope[TOKEN_KEY] = self._token
-        self._scope[EXCHANGE_KEY] = self
-        outer_reader: Reader | None = self._scope.get(READER_KEY)
-        self._scope[READER_KEY] = self._reader
-        outer_exchange = _exchange.get()
-        _exchange.set(weakref.ref(self))
-        try:
-            with self._work:
-                await app(self._scope, self._reader.receive, self._response.send)
-        except BaseException as error:
-            self._error = error
-        finally:
-            _exchange.set(outer_exchange)
-            self._scope[TOKEN_KEY] = self._outer_token or self._token
-            self._scope[EXCHANGE_KEY] = self._outer
-            self._scope[READER_KEY] = outer_reader  # else the scope would keep the server's own parts
-            if self._course is not None:
-                self._course.application_ended()
+                except anyio.get_cancelled_exc_class() as error:  # a native one goes through shields
+                    interruption = error
+        if interruption is not None and self._error is None:
+            try:
+                raise interruption
+            finally:
+                del interruption
 
     def _let_go(self) -> None:
         """Break the circles in which the parts of a request know each other."""
         self._error = self._course = None
-        self._reader.close(
-            {"type": "http.disconnect"} if self._is_http else {"type": "websocket.disconnect", "code": 1005}
-        )
+        self._reader.close(_HTTP_FAREWELL if self._is_http else _WEBSOCKET_FAREWELL)
         self._response.close()
+
+    # --- Being monitored
+
+    @property
+    def reader(self) -> Reader:
+        """Who reads what the client sends."""
+        return self._reader
+
+    @property
+    def loop(self) -> EventLoopToken:
+        """The event loop of the request. Before the application waits, only for its own thread."""
+        if self._loop is None:
+            self._loop = current_token()
+        return self._loop
+
+    def now(self) -> float:
+        """Return the time on the loop's clock, in seconds: events come from outside of tasks, too."""
+        if self._clock is None:
+            self._clock = thread_safe_clock(self.loop)
+        return self._clock()
+
+    def _begin_to_wait(self) -> None:
+        """The application waits for something, for the first time."""
+        self._context = copy_context()
+        self._crowd = crowd_of(self.loop)
+        self.began = self.now()
+        if self._crowd.enter(self, self.began) or self._course is not None or self._limit() < PATIENCE:
+            self.monitor()
+        if self._cause is None and (cancelation := self._token.cancelation) is not None:
+            self._cancelled(cancelation)  # another thread was not told where to call us
+
+    def monitor(self) -> None:
+        """See to it from now on that the client's leaving and the deadline are noticed."""
+        if self._is_monitored or self._has_ended:
+            return
+        self._is_monitored = True
+        if self._crowd is not None:
+            self._crowd.grow_up(self)
+        self._reader.start()
+        if self._course is not None or self._limit() < inf:
+            self.course.start()
+
+    def _limit(self) -> float:
+        """Return what the shortest time limit is that the request may turn out to have, in seconds."""
+        limit = self._options.default_timeout if self._is_http else self._options.websocket_timeout
+        return min(inf if limit is None else limit, shortest_timeout())
+
+    def _spawn(self, monitor: Callable[[], Awaitable[None]]) -> Undo:
+        context = copy_context() if self._context is None else self._context.copy()
+        self._monitors += 1
+        return spawn(self.loop, monitor, context, self.monitor_ended)
+
+    def call_at(self, when: float, function: Callable[[], object]) -> Undo:
+        """Have *function* called at a time on the loop's clock. Returns a function that takes it back."""
+        if has_timers(self.loop):
+            return call_at(self.loop, when, function)
+        return self._spawn(partial(sleep_and_call, when, function))
+
+    def wait_for_one_more(self) -> None:
+        """Have the request end only after one more call of `monitor_ended`."""
+        self._monitors += 1
+
+    def monitor_ended(self, _: object) -> None:
+        """A task that is waited for has ended."""
+        self._monitors -= 1
+        if not self._monitors and self._monitors_ended is not None:
+            self._monitors_ended.set()
+
+    def start_reading(self) -> None:
+        """Start the reader."""
+        self._stop_reading = self._spawn(self._reader.run)
+
+    @property
+    def read_ahead(self) -> int:
+        """How many bytes may wait for the application."""
+        return self._options.read_ahead
+
+    @property
+    def reads_on_demand(self) -> bool:
+        """Whether nothing may be read before the application first asks."""
+        return expects_continue(self._scope) or (self._must_answer and has_body(self._scope))
+
+    @property
+    def can_step(self) -> bool:
+        """Whether the application may begin a call of the server's ``receive()``, and the reader end it."""
+        return self._is_http and can_change_tasks(self._reader._receive)
+
+    @property
+    def answer_timeout(self) -> float:
+        """How long a message may take that the client does not wait for, in seconds."""
+        return self._options.answer_timeout
+
+    @property
+    def _must_answer(self) -> bool:
+        return is_in_base_http_middleware(self._reader._receive, self._server_send)
 
     # --- What may happen to the request
 
-    async def _read(self) -> None:
-        with self._reading:
-            await self._reader.run()
+    def hung_up(self) -> None:
+        """The reader has heard that the client has left."""
+        self._response.is_gone = not self._must_answer
+        self._disconnected()
+
+    def broke(self) -> None:
+        """The server refuses a message: the client has left."""
+        self._disconnected()
 
     def _disconnected(self) -> None:
         """The client has left, or the server has closed the books of a response that is complete."""
@@ -208,7 +372,7 @@ class Exchange:
         self._departure = Cancelation(CancelationReason.DISCONNECT)
         self.course.react(self._departure)
 
-    def _sent_late(self, message: Message) -> None:
+    def sent_late(self, message: Message) -> None:
         """The application sends to a client that has left."""
         if message["type"] == "websocket.send":  # a handler that did not take the hint
             self._leave_application()
@@ -226,7 +390,7 @@ class Exchange:
         if event is self._departure and not self._is_http and self._reader.is_awaited:
             # A WebSocket handler that waits for a message gets ``websocket.disconnect`` this very
             # moment. It hears of the end in its own way, and gets the time to say goodbye.
-            self._work.deadline = self._clock() + self._options.websocket_grace
+            self._work.deadline = self.now() + self._options.websocket_grace
         else:
             self._stop(event)  # even if the token was cancelled before, and the application left to go on
 
@@ -242,22 +406,6 @@ class Exchange:
             self._course = Course(self)
         return self._course
 
-    async def _watch(self) -> None:
-        """Wait for the deadline, or for anything else that stops the application; then answer for it.
-
-        A thread or a shielded section may keep the application busy: the client need not wait for it.
-        """
-        course = self.course
-        course.start()
-        while not self._stopped.is_set():
-            with course.alarm() as alarm:
-                await self._stopped.wait()
-            if alarm.cancelled_caught:
-                course.look()
-        if self._cause is not None and self._is_http:
-            with CancelScope(shield=True):
-                await self._answer(self._cause)
-
     def _time_out(self, limit: float) -> None:
         if self._response.phase is Phase.COMPLETE:
             self._response.abandon()  # the application's tasks run on, but for one that cannot hand it over
@@ -269,6 +417,12 @@ class Exchange:
             self._token.cancel_with(cancelation)
         except Exception as error:  # of a callback of the application's, whose caller is this monitor
             report([error])
+
+    def _heard(self, cancelation: Cancelation) -> None:
+        """The token was cancelled, by whatever thread."""
+        if self._loop is not None or self._thread == get_ident():
+            run_in(self.loop, self._cancelled, cancelation)
+        # else the application is in its first step, and `_begin_to_wait` will ask the token
 
     def _cancelled(self, cancelation: Cancelation) -> None:
         """The token was cancelled. Runs in the loop, perhaps too late."""
@@ -288,7 +442,9 @@ class Exchange:
             self._work.cancel(f"{cancelation.reason}: {cancelation}")
             if self._is_http and self._response.phase is not Phase.COMPLETE:
                 self._response.shut()
-            self._stopped.set()
+            if self._is_http and not self._is_answered_early and not self._is_in_vain(cancelation):
+                self._is_answered_early = True
+                self._spawn(self._answer_early)
 
     # --- What becomes of it
 
@@ -316,10 +472,22 @@ class Exchange:
             error = error.__cause__
         return cancelation_in(error)
 
+    async def _answer_early(self) -> None:
+        """Answer for an application that was stopped.
+
+        A thread or a shielded section may keep it busy: the client need not wait for it.
+        """
+        if self._cause is not None:
+            await self._answer(self._cause)
+
+    def _is_in_vain(self, cancelation: Cancelation) -> bool:
+        """Whether nobody is there to read an answer."""
+        is_gone = self._is_gone or cancelation.reason is CancelationReason.DISCONNECT
+        return is_gone and not self._must_answer
+
     async def _answer(self, cancelation: Cancelation) -> None:
         """Send the outcome, unless the application has answered or nobody is there to read it."""
-        is_gone = self._is_gone or cancelation.reason is CancelationReason.DISCONNECT
-        if is_gone and not self._must_answer:
+        if self._is_in_vain(cancelation):
             return
         messages = self._outcome(cancelation)
         if messages and self._response.take_over():

@@ -100,6 +100,9 @@ class RequestCancelationMiddleware:
     def prepare(self, app: ASGIApp) -> None:
         """Do what a framework's applications need when they are wrapped. Nothing, here."""
 
+    def prepare_for(self, scope: Scope) -> None:
+        """Do what a framework around us needs, before each connection. Nothing, here."""
+
     @property
     def shutdown_token(self) -> CancelationToken:
         """The token that is cancelled when the server begins to stop; a new one with each start."""
@@ -114,6 +117,7 @@ class RequestCancelationMiddleware:
 
         Of the lifespan we only overhear when it begins and ends.
         """
+        self.prepare_for(scope)
         if scope["type"] in {"http", "websocket"}:
             if self._options.reject_during_shutdown and (event := self._shutdown.event) is not None:
                 await reject(event, scope, receive, send)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import iscoroutinefunction
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from ._types import Receive, Scope, Send
@@ -30,6 +30,21 @@ def has_body(scope: Scope) -> bool:
     if scope.get("http_version", "1.1").startswith("1"):
         return b"transfer-encoding" in headers
     return scope.get("method") in {"POST", "PUT", "PATCH"}  # HTTP/2 needs neither header
+
+
+def can_change_tasks(receive: Receive) -> bool:
+    """Whether a call of a server's ``receive()`` for HTTP can be begun in one task and ended in another.
+
+    It can where all that it ever waits for is an ``asyncio.Event`` (uvicorn) or an ``asyncio.Queue``
+    (Hypercorn): these know futures, not tasks. A call that has a timeout, as gunicorn's has, belongs to
+    its task; and of a middleware's nobody knows.
+    """
+    return getattr(receive, "__module__", None) in _TASKLESS and type(receive) is MethodType
+
+
+_TASKLESS = frozenset(
+    {"asyncio.queues", "uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"}
+)
 
 
 def is_in_base_http_middleware(receive: Receive, send: Send) -> bool:

@@ -11,59 +11,105 @@ Invariants:
 4. A disconnect is latched: once the messages before it are taken, every call answers with it.
 5. A message that is ready is handed over without a checkpoint. Starlette's ``is_disconnected()``
    calls ``receive()`` inside a cancelled scope, and gets the truth only that way.
+
+The reader's task is started late: when the request is monitored, or when the application waits for a
+message. Until then the application's own calls may take a first step in the server's ``receive()``, in
+the hope that a message is ready. If it is not, the reader goes on with that very call.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from math import inf
+from typing import Any, Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ._steps import Steps, go_on, steps_of
 from ._types import Message, Receive
 
 MESSAGE_COST = 256
 """What a message counts beside its payload, in bytes: about what its dict takes."""
 
+_NOTHING: deque[Message] = deque()
+"""What all readers share that have not read anything: a deque takes more room than all the rest."""
+
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
+class ReaderOwner(Protocol):
+    """Whom a reader works for."""
+
+    @property
+    def read_ahead(self) -> int:
+        """How many bytes may wait here for the application."""
+        ...
+
+    @property
+    def reads_on_demand(self) -> bool:
+        """Whether nothing may be read before the application first asks.
+
+        So it is with ``Expect: 100-continue``: reading is what tells the client to start the upload.
+        """
+        ...
+
+    @property
+    def can_step(self) -> bool:
+        """Whether a call of the server's ``receive()`` can be begun in one task and ended in another."""
+        ...
+
+    def start_reading(self) -> None:
+        """Have `Reader.run` called, in a task of its own."""
+        ...
+
+    def hung_up(self) -> None:
+        """The client has left; nobody who waits has heard of it yet."""
+        ...
+
+
 class Reader:
-    """Reads from the server, in a task of its own, what the application takes when it likes.
+    """Reads from the server what the application takes when it likes.
 
     Args:
         receive: The server's.
-        read_ahead: How many bytes may wait here for the application.
-        wait_for_demand: Read nothing before the application first asks. Made for requests with
-            ``Expect: 100-continue``: reading is what tells their client to start the upload.
-        on_disconnect: Called when the client has left, before anyone who waits hears of it.
+        owner: The request.
     """
 
-    def __init__(
-        self,
-        receive: Receive,
-        *,
-        read_ahead: int,
-        wait_for_demand: bool,
-        on_disconnect: Callable[[], None],
-    ) -> None:
+    __slots__ = (
+        "_arrival",
+        "_begun",
+        "_buffered",
+        "_demanded",
+        "_disconnect",
+        "_error",
+        "_is_complete",
+        "_is_running",
+        "_messages",
+        "_owner",
+        "_receive",
+        "_room",
+        "_told",
+        "_waiting",
+        "listeners",
+    )
+
+    def __init__(self, receive: Receive, owner: ReaderOwner) -> None:
         self._receive = receive
-        self._read_ahead = read_ahead
-        self._demanded = not wait_for_demand
-        self._on_disconnect = on_disconnect
-        self._messages: deque[Message] = deque()
+        self._owner: ReaderOwner | None = owner
+        self._messages: deque[Message] = _NOTHING
         self._buffered = 0
         self.listeners = 0  #: parts of the application that listen for the disconnect in another way
         self._waiting = 0  # calls of receive() that wait for a message
-        self._is_complete = False  # a request's body
+        self._demanded = self._is_complete = False  # a request's body
         self._disconnect: Message | None = None
         self._told = False  # whether the application has heard of it
         self._error: Exception | None = None
+        self._is_running = False  # in its task; or such a task was asked for
+        self._begun: tuple[Steps, Any] | None = None  # a call of the server's, and what it waits for
         # Each event is replaced as it is set: one serves all who wait at one moment.
-        self._arrival = anyio.Event()
-        self._room = anyio.Event()
+        self._arrival: anyio.Event | None = None
+        self._room: anyio.Event | None = None
 
     @property
     def has_disconnected(self) -> bool:
@@ -89,7 +135,17 @@ class Reader:
         """Read until the client has left."""
         while self._disconnect is None and self._error is None:
             await self.room()
-            await self._read()
+            try:
+                if self._begun is None:
+                    message = await self._receive()
+                else:
+                    begun, self._begun = self._begun, None
+                    message = await go_on(*begun)
+            except Exception as error:  # the application asked for messages: it hears what became of them
+                self._error = error
+            else:
+                self._take(message)
+            self._announce()
 
     async def receive(self) -> Message:
         """Give the application its next message: the ``receive`` that it is called with."""
@@ -98,7 +154,8 @@ class Reader:
                 return await self._answer_with(self._disconnect)
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            if not self._take_at_once():
+                await self._wait()
         message = self._messages.popleft()
         self._buffered -= _cost(message)
         self._make_room()
@@ -106,22 +163,36 @@ class Reader:
 
     async def arrival(self) -> None:
         """Wait until something arrives, and leave it for the application."""
+        self.start()
+        if self._arrival is None:
+            self._arrival = anyio.Event()
         await self._arrival.wait()
 
     async def room(self) -> None:
         """Wait until there is room for what arrives. Not a checkpoint if there is."""
         while not self._may_read():
+            if self._room is None:
+                self._room = anyio.Event()
             await self._room.wait()
+
+    def start(self) -> None:
+        """Have the reader run, if it does not yet."""
+        if not self._is_running and self._owner is not None:
+            self._is_running = True
+            self._owner.start_reading()
 
     def close(self, farewell: Message) -> None:
         """Let go of what was not taken, and of who listens: the request is over.
 
         Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
         """
-        self._on_disconnect = lambda: None
-        self._messages.clear()
+        self._owner = None
+        self._messages = _NOTHING
         self._disconnect = self._disconnect or farewell
-        self._arrival.set()
+        if self._is_running:
+            self._announce()
+            if self._begun is not None:
+                self._begun[0].close()
 
     async def _answer_with(self, disconnect: Message) -> Message:
         if self._told and not _is_probe():
@@ -133,42 +204,65 @@ class Reader:
         """Whether the caller would throw a part of the request's body away."""
         return self._messages[0]["type"] == "http.request" and _is_probe()
 
+    def _take_at_once(self) -> bool:
+        """Take what the server has ready. Returns whether there was something."""
+        if self._is_running or self._owner is None or not self._owner.can_step:
+            return False
+        self._demanded = True
+        if not self._may_read():
+            return False
+        steps = steps_of(self._receive())
+        try:
+            trap = steps.send(None)
+        except StopIteration as end:
+            self._take(end.value)
+        except Exception as error:
+            self._error = error
+        else:
+            self._begun = steps, trap
+            return False
+        return True
+
     async def _wait(self) -> None:
         self._waiting += 1
         self._demanded = True
+        self.start()
         self._make_room()
+        if self._arrival is None:
+            self._arrival = anyio.Event()
         try:
             await self._arrival.wait()
         finally:
             self._waiting -= 1
 
     def _may_read(self) -> bool:
-        return self._demanded and (self._buffered <= self._read_ahead or self._is_complete)
+        if self._owner is None:
+            return False
+        if not self._demanded:
+            self._demanded = not self._owner.reads_on_demand
+        return self._demanded and (self._buffered <= self._owner.read_ahead or self._is_complete)
 
-    async def _read(self) -> None:
-        try:
-            message = await self._receive()
-        except Exception as error:  # the application asked for messages: it hears what became of them
-            self._error = error
-        else:
-            self._take(message)
-        arrival, self._arrival = self._arrival, anyio.Event()
-        arrival.set()
+    def _announce(self) -> None:
+        if self._arrival is not None:
+            self._arrival.set()
+            self._arrival = None
 
     def _take(self, message: Message) -> None:
         if message["type"] in _DISCONNECTS:
             self._disconnect = message
-            on_disconnect, self._on_disconnect = self._on_disconnect, lambda: None  # a circle less
-            on_disconnect()
+            if self._owner is not None:
+                self._owner.hung_up()
         else:
             self._is_complete = message["type"] == "http.request" and not message.get("more_body")
+            if self._messages is _NOTHING:
+                self._messages = deque()
             self._messages.append(message)
             self._buffered += _cost(message)
 
     def _make_room(self) -> None:
-        if self._may_read():
-            room, self._room = self._room, anyio.Event()
-            room.set()
+        if self._room is not None and self._may_read():
+            self._room.set()
+            self._room = None
 
 
 def _is_probe() -> bool:

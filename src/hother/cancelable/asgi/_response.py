@@ -7,12 +7,14 @@ or with the last body message of the response that denies it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from enum import Enum
+from typing import Any, Protocol
 
-from anyio import CancelScope, current_time
 from anyio.lowlevel import checkpoint
 
+from ._late_scope import EagerScope, NotedScope, OpenScope, note_place
+from ._steps import go_on, steps_of
 from ._types import Message, Send
 
 ENDS_ITSELF = "cancelable.ends_itself"
@@ -32,40 +34,63 @@ class Phase(Enum):
     COMPLETE = "complete"
 
 
+class ResponseOwner(Protocol):
+    """Whom a response belongs to."""
+
+    @property
+    def answer_timeout(self) -> float:
+        """How long a message that is being sent may still take when the client has left, in seconds.
+
+        Not 0: servers report the end of a response before they have closed its books.
+        """
+        ...
+
+    def now(self) -> float:
+        """Return the time on the loop's clock, in seconds."""
+        ...
+
+    def sent_late(self, message: Message) -> None:
+        """The application sends to a client that has left."""
+        ...
+
+    def broke(self) -> None:
+        """The server says, by raising, that the client has left (ASGI 2.4)."""
+        ...
+
+
 class Response:
     """Passes the application's messages on to the server, and follows them.
 
     Args:
         send: The server's.
-        is_gone: Whether the client has left. Nothing is sent to it then: a server may wait for ever
-            for a connection that no longer is.
-        on_late_send: Called with each message that the application sends to a client that has left.
-        on_broken: Called when the server raises that the client has left (ASGI 2.4).
-        patience: How long a message that is being sent may still take when the client has left, in
-            seconds. Not 0: servers report the end of a response before they have closed its books.
+        owner: The request.
     """
 
-    def __init__(
-        self,
-        send: Send,
-        *,
-        is_gone: Callable[[], bool],
-        on_late_send: Callable[[Message], None],
-        on_broken: Callable[[], None],
-        patience: float,
-    ) -> None:
+    __slots__ = (
+        "_closed_to_application",
+        "_ends_itself",
+        "_has_outcome",
+        "_has_trailers",
+        "_owner",
+        "_phase",
+        "_send",
+        "_sending",
+        "is_gone",
+        "status",
+    )
+
+    def __init__(self, send: Send, owner: ResponseOwner) -> None:
         self._send = send
-        self._is_gone = is_gone
-        self._on_late_send = on_late_send
-        self._on_broken = on_broken
-        self._patience = patience
-        self.status: int | None = None  #: of the HTTP response; the close code of a WebSocket that is closed
-        self._sending: set[CancelScope] = set()
+        self._owner: ResponseOwner | None = owner
         self._phase = Phase.NOT_STARTED
-        self._closed_to_application = False
-        self._has_outcome = False
-        self._has_trailers = False
-        self._ends_itself = False
+        self._closed_to_application = self._has_outcome = False
+        self._has_trailers = self._ends_itself = False
+        self._sending: list[OpenScope] = []  # around the messages that the server has not taken yet
+        #: Whether the client has left. Nothing is sent to it then: a server may wait for ever for a
+        #: connection that no longer is.
+        self.is_gone = False
+        #: The status of the HTTP response; the close code of a WebSocket that is closed.
+        self.status: int | None = None
 
     @property
     def phase(self) -> Phase:
@@ -77,7 +102,7 @@ class Response:
         """Whether the application's response was replaced by an outcome."""
         return self._has_outcome
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Coroutine[Any, Any, None]:
         """Send a message of the application: the ``send`` that it is called with.
 
         Once the client has left, or the application was stopped, the message is dropped. That is a
@@ -85,29 +110,37 @@ class Response:
         cancelled. It is none for a whole response: frameworks send one for an error that they then
         raise again, and a cancelation would take the error's place.
         """
+        # No coroutine of its own: this is done for every message.
         if message["type"] == "websocket.send":
-            # Servers need not let others run meanwhile. An application that does nothing but send would
-            # keep the reader from seeing that its client has left, and all other requests waiting.
-            await checkpoint()
-        if not self._closed_to_application and not self._is_gone():
-            await self._pass_on(message)
-            return
+            return self._send_late(message)
+        is_open = not self._closed_to_application and not self.is_gone
+        return self._pass_on(message) if is_open else self._drop(message)
+
+    async def _send_late(self, message: Message) -> None:
+        # Servers need not let others run meanwhile. An application that does nothing but send would
+        # keep the reader from seeing that its client has left, and all other requests waiting.
+        await checkpoint()
+        is_open = not self._closed_to_application and not self.is_gone
+        await (self._pass_on(message) if is_open else self._drop(message))
+
+    async def _drop(self, message: Message) -> None:
         if not self._closed_to_application:
             self._follow(message)  # what comes after the last message comes after a dropped one, too
-            self._on_late_send(message)
+            if self._owner is not None:
+                self._owner.sent_late(message)
         if message.get("more_body") or message["type"].startswith("websocket."):
             await checkpoint()
 
     def abandon(self) -> None:
         """Do not wait for ever for the messages that are being sent."""
-        for scope in self._sending:
-            scope.deadline = min(scope.deadline, current_time() + self._patience)
+        if self._owner is not None:
+            for scope in self._sending:
+                scope.deadline = min(scope.deadline, self._owner.now() + self._owner.answer_timeout)
 
     def close(self) -> None:
         """Let go of who listens: the request is over."""
-        self._is_gone = lambda: True
-        self._on_late_send = _ignore
-        self._on_broken = lambda: None
+        self._owner = None
+        self.is_gone = True
 
     def shut(self) -> None:
         """Drop what the application still sends. What it has started is left unfinished, for all to see.
@@ -117,52 +150,64 @@ class Response:
         self._closed_to_application = not self._ends_itself
 
     def take_over(self) -> bool:
-        """Keep the application from sending more. Returns whether the outcome may be sent in its place."""
+        """Have the outcome sent in the application's place from now on. Returns whether it may be sent."""
         may_send = self._phase not in {Phase.COMPLETE, Phase.DENYING} and not self._has_outcome
         self._closed_to_application = self._has_outcome = True
         return may_send
 
     async def send_outcome(self, messages: Iterable[Message]) -> None:
-        """Send the messages of an outcome, after `take_over`."""
+        """Send the messages of an outcome, after `take_over`, until the client leaves."""
         for message in messages:
-            await self._pass_on(message)
+            if not self.is_gone:
+                await self._pass_on(message)
 
     async def _pass_on(self, message: Message) -> None:
         # Before it is sent, for two reasons: nobody else may start a response meanwhile, and servers
         # report the end of a response as a disconnect at once.
         self._follow(message)
-        with CancelScope() as scope:
-            self._sending.add(scope)
+        place = note_place()
+        steps = steps_of(self._send(message))
+        try:
+            if place is None:
+                await self._send_in(EagerScope(), steps)
+                return
             try:
-                await self._send(message)
-            except OSError:
-                self._on_broken()
+                trap = steps.send(None)
+            except StopIteration:  # sent, without waiting: nobody had to interrupt it
+                return
+            await self._send_in(NotedScope(*place), go_on(steps, trap))
+        except OSError:
+            if self._owner is not None:
+                self._owner.broke()
+            raise
+
+    async def _send_in(self, scope: OpenScope, sending: Awaitable[None]) -> None:
+        self._sending.append(scope)
+        try:
+            await sending
+        except BaseException as error:
+            if not scope.close(error):
                 raise
-            finally:
-                self._sending.discard(scope)
+        else:
+            scope.close(None)
+        finally:
+            self._sending.remove(scope)
 
     def _follow(self, message: Message) -> None:
         kind = message["type"]
-        if kind in _STARTS:
-            self._phase = _STARTS[kind]
+        if kind in _BODIES:
+            if not message.get("more_body") and not self._has_trailers:
+                self._phase = Phase.COMPLETE
+        elif (start := _STARTS.get(kind)) is not None:
+            self._phase = start
             self.status = message.get("status")
             self._has_trailers = bool(message.get("trailers"))
             self._ends_itself = bool(message.get(ENDS_ITSELF))
-        elif self._is_last(kind, message):
+        elif kind == "websocket.close":
             self._phase = Phase.COMPLETE
-            if kind == "websocket.close":
-                self.status = message.get("code", 1000)
-
-    def _is_last(self, kind: str, message: Message) -> bool:
-        if kind in _BODIES:
-            return not message.get("more_body") and not self._has_trailers
-        if kind == "http.response.trailers":
-            return not message.get("more_trailers")
-        return kind == "websocket.close"
-
-
-def _ignore(_: Message) -> None:
-    pass
+            self.status = message.get("code", 1000)
+        elif kind == "http.response.trailers" and not message.get("more_trailers"):
+            self._phase = Phase.COMPLETE
 
 
 _STARTS = {

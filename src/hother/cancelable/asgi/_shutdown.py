@@ -122,7 +122,7 @@ class Shutdown:
             if self.tasks is not None and not self._has_asked_server:
                 self._ask_server(send, self.tasks)
         elif not self._in_flight:
-            self._loop = exchange._loop  # without a lifespan, the requests' loop is the one
+            self._loop = exchange.loop  # without a lifespan, the requests' loop is the one
         self._in_flight.add(exchange)
 
     def leave(self, exchange: Exchange) -> None:

@@ -36,14 +36,14 @@ from .._ending import raise_again
 from .._scope import Cancelable
 from .._watch import Watch
 from ..asgi import TOKEN_KEY, close_message
-from ..asgi._exchange import READER_KEY
+from ..asgi._exchange import EXCHANGE_KEY
 from ..asgi._options import Options
 from ..asgi._outcome import close_reason
 from ..asgi._receive import Reader
 from ..sources._source import Source
 from ._calls import call
 from ._websocket_closing import NO_CODE, WRONG_KIND, cause_of, checked_codes, farewell, in_own_words
-from ._websocket_sources import Keepalive, Reading, Silence
+from ._websocket_sources import Keepalive, ReadAhead, Reading, Silence
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     from ..asgi._types import Message
 
 T = TypeVar("T")
+
+READER_KEY = "cancelation_reader"
+"""Where a reader of ours is in the ASGI scope, if there is no middleware."""
 
 
 @final
@@ -131,7 +134,7 @@ class CancelableWebSocket(WebSocket):
         self._close_timeout = _or_infinite(seconds(close_timeout, "close_timeout"))
         self._close_codes = checked_codes(close_codes or {})
         self._receiving = anyio.ResourceGuard("receiving from")
-        self._reader: Reader | None = websocket.scope.get(READER_KEY)
+        self._reader = _reader_of(websocket)
         self._own_reader: Reader | None = None
         self._sent_at = -inf  # on the event loop's clock
         self._is_lost = False  # the server said so when we sent
@@ -302,12 +305,7 @@ class CancelableWebSocket(WebSocket):
     def _sources(self) -> Iterator[Source]:
         """What is waited for while the block runs; a reader first, if there is none yet."""
         if self._reader is None:
-            reader = Reader(
-                self._websocket._receive,
-                read_ahead=self._read_ahead,
-                wait_for_demand=False,
-                on_disconnect=self._client_left,
-            )
+            reader = Reader(self._websocket._receive, ReadAhead(self._read_ahead, self._client_left))
             self._reader = self._own_reader = self.scope[READER_KEY] = reader
             self._websocket._receive = reader.receive
             yield Reading(reader)
@@ -503,6 +501,13 @@ class _Messages(Generic[T]):
             return await self._receive()
         except WebSocketDisconnect:
             raise StopAsyncIteration from None
+
+
+def _reader_of(websocket: WebSocket) -> Reader | None:
+    """The reader that there is already: the middleware's, or that of a block around."""
+    exchange = websocket.scope.get(EXCHANGE_KEY)
+    reader: Reader | None = websocket.scope.get(READER_KEY) if exchange is None else exchange.reader
+    return reader
 
 
 def _part_of(operation: Cancelable) -> Cancelable:

@@ -6,13 +6,36 @@ Each is a source (see `hother.cancelable.sources.Source`), waited for while the 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import NoReturn, final
 
 import anyio
 
 from .._core._errors import CancelationError
 from .._core._reasons import Cancelation, CancelationReason
 from ..asgi._receive import Reader
+
+
+@final
+class ReadAhead:
+    """Whom the reader of a WebSocket's own block works for. `Reading` runs it, from beginning to end."""
+
+    __slots__ = ("_on_disconnect", "read_ahead")
+
+    reads_on_demand = False
+    can_step = False
+
+    def __init__(self, read_ahead: int, on_disconnect: Callable[[], None]) -> None:
+        self.read_ahead = read_ahead
+        self._on_disconnect: Callable[[], None] | None = on_disconnect
+
+    def start_reading(self) -> None:
+        """It is read already."""
+
+    def hung_up(self) -> None:
+        """Tell the WebSocket."""
+        on_disconnect, self._on_disconnect = self._on_disconnect, None  # a circle less
+        if on_disconnect is not None:
+            on_disconnect()
 
 
 class Reading:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from .. import asgi
@@ -66,15 +66,17 @@ class RequestCancelationMiddleware(asgi.RequestCancelationMiddleware):
     def prepare(self, app: asgi.ASGIApp) -> None:
         """Teach an application that is wrapped as a whole, and those mounted in it."""
         self._taught: weakref.WeakSet[Starlette] = weakref.WeakSet()
+        self._around: Callable[[], Starlette | None] = lambda: None  # the last application around us
         if isinstance(app, Starlette):
             self._teach(app)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection. Scopes other than ``http`` and ``websocket`` pass through."""
+    def prepare_for(self, scope: Scope) -> None:
+        """Teach the application around us, which nobody knew when the middleware was made."""
         outer = scope.get("app")
-        if isinstance(outer, Starlette) and outer not in self._taught:
-            self._teach(outer)
-        await super().__call__(scope, receive, send)
+        if outer is not self._around() and isinstance(outer, Starlette):
+            self._around = weakref.ref(outer)
+            if outer not in self._taught:
+                self._teach(outer)
 
     def _teach(self, app: Starlette) -> None:
         """Have an application, and those mounted in it, answer a `CancelationError` as we do.

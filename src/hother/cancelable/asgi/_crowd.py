@@ -1,0 +1,99 @@
+"""The requests of one event loop that have begun to wait: which of them are monitored, and from when on.
+
+A monitor costs as much as the rest of a short request, and most requests are over in a moment. While few
+are open that does not matter: a request is monitored as soon as it waits for something. In a crowd, it is
+monitored once it has lasted for `PATIENCE` seconds. If its client leaves before, that is seen then; who
+cancels its token is heard at any time.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from anyio.lowlevel import EventLoopToken
+
+from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
+
+if TYPE_CHECKING:
+    from ._exchange import Exchange
+
+FEW = 8
+"""How many requests may be open that are monitored at once."""
+
+PATIENCE = 0.025
+"""How long the others must last, in seconds."""
+
+
+class Crowd:
+    """The requests of one event loop that wait for something."""
+
+    __slots__ = ("__weakref__", "_alarm", "_heirs", "_open", "_young")
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._young: dict[Exchange, float] = {}  # since when they wait, the oldest first
+        self._alarm: Undo | None = None  # the one timer, while there are young ones ...
+        self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
+
+    def enter(self, exchange: Exchange, now: float) -> bool:
+        """Take note of a request that begins to wait. Returns whether it is to be monitored at once."""
+        self._open += 1
+        if self._open <= FEW:
+            return True
+        self._young[exchange] = now
+        if self._alarm is None:
+            self._set_alarm(exchange.loop, now + PATIENCE)
+        return False
+
+    def grow_up(self, exchange: Exchange) -> None:
+        """Take note that a request is monitored, or over."""
+        if self._young.pop(exchange, None) is None or self._young or self._alarm is None:
+            return
+        self._alarm()
+        self._alarm = None
+        if not has_timers(exchange.loop):  # then it is a task, which is not to outlive all requests
+            self._heirs.append(exchange)
+            exchange.wait_for_one_more()
+
+    def leave(self, exchange: Exchange) -> None:
+        """Take note that a request is over."""
+        self._open -= 1
+        self.grow_up(exchange)
+
+    def _promote(self) -> None:
+        """Monitor those that have lasted long enough; the others get another look when the next has."""
+        self._alarm = None
+        while self._young:
+            exchange, since = next(iter(self._young.items()))
+            if exchange.now() < since + PATIENCE:
+                self._set_alarm(exchange.loop, since + PATIENCE)
+                return
+            del self._young[exchange]
+            exchange.monitor()
+
+    def _set_alarm(self, loop: EventLoopToken, when: float) -> None:
+        if has_timers(loop):
+            self._alarm = call_at(loop, when, self._promote)
+            return
+        heirs: list[Exchange] = []
+        self._heirs = heirs
+
+        def end(_: object) -> None:
+            while heirs:
+                heirs.pop().monitor_ended(None)
+
+        self._alarm = spawn(loop, partial(sleep_and_call, when, self._promote), Context(), end)
+
+
+_crowds: WeakKeyDictionary[object, Crowd] = WeakKeyDictionary()
+
+
+def crowd_of(loop: EventLoopToken) -> Crowd:
+    """Return the one crowd of an event loop."""
+    crowd = _crowds.get(loop.native_token)
+    if crowd is None:
+        crowd = _crowds[loop.native_token] = Crowd()
+    return crowd

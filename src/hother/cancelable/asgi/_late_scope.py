@@ -1,0 +1,352 @@
+"""Cancel scopes that cost less than AnyIO's own, as long as nobody cancels them.
+
+Most requests are over before anything happens to them, and so is what they send. To enter three scopes
+for each would be the largest part of what this library costs them. On asyncio there are two ways around:
+
+* **Around the application**, the scope is put where entering would have put it, without the detour
+  through the backend's choice and the task's past. It has to be there: threads and tasks remember the
+  scope in which they were started.
+* **Around a message that is sent**, only the place is noted. The scope is put in once somebody wants to
+  cancel: around all scopes that were opened since, and from outside, while the task waits.
+
+AnyIO has no public way to do that. This is the one module that knows how its scopes hang together, and
+it relies on that only after a look and a trial, once per process (`_put_in_works`). If AnyIO has changed,
+and on Trio, where a scope is a small part of what a request costs anyhow, the scope is entered at once.
+
+What is put in late differs in nothing from a scope that was entered at its place:
+
+* Scopes form a chain, from a task's innermost one outwards, and every question (is it cancelled, when is
+  the deadline, where does a shield end) is answered by walking along it at the time of the question. The
+  chains of tasks that were started inside meanwhile lead through scopes of this one.
+* To deliver a cancelation, each scope knows its children, and the tasks that are directly in it. The new
+  one takes over the child, or the task if there is no child.
+* A scope tells native cancels (``Task.cancel()``) from its own by how many there were when it was
+  entered. That number is noted with the place.
+"""
+
+from __future__ import annotations
+
+import sys
+from asyncio import current_task
+from itertools import count
+from math import inf
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from weakref import ref
+
+import anyio
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+
+class OpenScope(Protocol):
+    """What an open scope can do. It is closed by the task that opened it, and once."""
+
+    @property
+    def deadline(self) -> float:
+        """When it is cancelled, on the loop's clock, in seconds. Can be set at any time."""
+        ...
+
+    @deadline.setter
+    def deadline(self, value: float, /) -> None: ...
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether it was cancelled."""
+        ...
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel what runs in it. Only in the loop's own thread, but not only in tasks."""
+        ...
+
+    def close(self, error: BaseException | None) -> bool:
+        """Leave it with *error*.
+
+        Returns:
+            Whether all of *error* was its own cancelation, and ends here.
+
+        Raises:
+            BaseException: What was with that cancelation in an exception group.
+        """
+        ...
+
+
+_works: bool | None = None  # whether scopes can be put in; not known before the first use
+_lock = Lock()
+_serials = count()
+_new: Any = object.__new__  # AnyIO's own asks for the backend, and nothing else
+_backend: Any = None  # AnyIO's, of asyncio ...
+_states: Any = {}  # ... its states of tasks, by weak references to these ...
+_forget: Any = None  # ... what takes those of dead tasks away ...
+_scope_type: Any = None  # ... and its class of scopes, with what we add
+
+
+def enter_scope() -> OpenScope:
+    """Open a scope around what this task does from here on. Not a checkpoint."""
+    task = _current_task()
+    return EagerScope() if task is None else _enter(task)
+
+
+def _enter(task: Task[Any]) -> OpenScope:
+    scope = _new(_scope_type)
+    state = _states.get(ref(task))
+    if state is None:
+        scope.place(task, None)
+        _states[ref(task, _forget)] = _backend.TaskState(None, scope)
+    else:
+        outside = state.cancel_scope
+        scope.place(task, outside)
+        if outside is not None:
+            outside._child_scopes.add(scope)
+            outside._tasks.discard(task)
+        state.cancel_scope = scope
+    scope._tasks.add(task)
+    return scope  # type: ignore[no-any-return]
+
+
+Place: TypeAlias = tuple[Any, Any] | None
+"""Where a scope could lie: the task, and the scope around; ``None`` where none can be put in later."""
+
+
+def note_place() -> Place:
+    """Note where this task is, for a scope that may have to be opened here a step later.
+
+    That scope must be one in which no thread and no task is started that outlasts it.
+    """
+    task = _current_task()
+    if task is None:
+        return None
+    state = _states.get(ref(task))
+    return task, None if state is None else state.cancel_scope
+
+
+def _current_task() -> Task[Any] | None:
+    """Return the running task of asyncio, if scopes can be put into its chain."""
+    try:
+        task = current_task()
+    except RuntimeError:  # no event loop of asyncio runs here
+        return None
+    return task if _works or (_works is None and task is not None and _put_in_works(task)) else None
+
+
+class EagerScope:
+    """A scope that is entered in the ordinary way."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self) -> None:
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+
+    @property
+    def cancel_called(self) -> bool:
+        return self._scope.cancel_called
+
+    @property
+    def deadline(self) -> float:
+        return self._scope.deadline
+
+    @deadline.setter
+    def deadline(self, value: float) -> None:
+        self._scope.deadline = value
+
+    def cancel(self, reason: str | None = None) -> None:
+        self._scope.cancel(reason)
+
+    def close(self, error: BaseException | None) -> bool:
+        return bool(self._scope.__exit__(*_exc_info(error)))
+
+
+class NotedScope:
+    """The place of a scope in a task of asyncio, and the scope, once it is put in."""
+
+    __slots__ = ("_cancels", "_outside", "_scope", "_serial", "_task")
+
+    def __init__(self, task: Task[Any], outside: Any) -> None:
+        self._task = task
+        self._outside = outside
+        self._serial = next(_serials)
+        self._cancels = _native_cancels(task)
+        self._scope: Any = None
+
+    @property
+    def cancel_called(self) -> bool:
+        return self._scope is not None and bool(self._scope.cancel_called)
+
+    @property
+    def deadline(self) -> float:
+        return inf if self._scope is None else float(self._scope.deadline)
+
+    @deadline.setter
+    def deadline(self, value: float) -> None:
+        self._existing().deadline = value
+
+    def cancel(self, reason: str | None = None) -> None:
+        self._existing().cancel(reason)
+
+    def close(self, error: BaseException | None) -> bool:
+        return self._scope is not None and bool(self._scope.close(error))
+
+    def _existing(self) -> Any:
+        if self._scope is None:
+            self._scope = self._put_in()
+        return self._scope
+
+    def _put_in(self) -> Any:
+        """Do what entering the scope would have done at its place and time."""
+        state = _states.get(ref(self._task))
+        outside, inside = self._neighbours(None if state is None else state.cancel_scope)
+        scope = _new(_scope_type)
+        scope.place(self._task, outside)
+        scope.serial = self._serial
+        scope._cancelling_at_enter = self._cancels
+        if outside is not None:
+            outside._child_scopes.add(scope)
+            outside._child_scopes.discard(inside)
+        if inside is not None:
+            inside._parent_scope = scope
+            scope._child_scopes.add(inside)
+            return scope
+        scope._tasks.add(self._task)
+        if outside is not None:
+            outside._tasks.discard(self._task)
+        if state is None:
+            _states[ref(self._task, _forget)] = _backend.TaskState(None, scope)
+        else:
+            state.cancel_scope = scope
+        return scope
+
+    def _neighbours(self, innermost: Any) -> tuple[Any, Any]:
+        """Return what will be around the scope, and what will be in it; either may be ``None``.
+
+        Several scopes may have the same place. They lie in the order in which the place was noted,
+        whichever of them was put in first.
+        """
+        outside, inside = innermost, None
+        while outside is not self._outside and not self._is_younger_than(outside):
+            outside, inside = outside._parent_scope, outside
+        return outside, inside
+
+    def _is_younger_than(self, scope: Any) -> bool:
+        return type(scope) is _scope_type and bool(scope.serial < self._serial)
+
+
+def _make_scope_type(scope_type: Any) -> Any:
+    """Derive the class of the scopes that are put in."""
+
+    class PutInScope(scope_type):  # type: ignore[misc] # (its base is known at run time only)
+        __slots__ = ("serial",)  # in which order scopes were opened
+
+        def place(self: Any, task: Any, outside: Any) -> None:
+            """Do what AnyIO does where a scope is made and entered."""
+            self._host_task = task
+            self._parent_scope = outside
+            self._cancelling_at_enter = _native_cancels(task)
+            self.serial = next(_serials)
+            self._active = True
+            self._deadline = inf
+            self._shield = self._cancel_called = self._cancelled_caught = False
+            self._cancel_reason = self._timeout_handle = self._cancel_handle = None
+            self._child_scopes: set[Any] = set()
+            self._tasks: set[Any] = set()
+            self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
+
+        def close(self: Any, error: BaseException | None) -> bool:
+            if error is None and self._parent_scope is None and not self._cancel_called:
+                key = ref(self._host_task)
+                state = _states.get(key)
+                if state.cancel_scope is self and self._timeout_handle is None:
+                    # Nobody has touched it, and nothing is around it: leaving it is no more than this.
+                    del _states[key]
+                    self._active = False
+                    self._host_task = None
+                    self._tasks.clear()
+                    return False
+            return bool(self.__exit__(*_exc_info(error)))
+
+    return PutInScope
+
+
+def _native_cancels(task: Any) -> int:
+    """Return how often a task was cancelled natively, as far as it keeps count."""
+    return 0 if sys.version_info < (3, 11) else int(task.cancelling())
+
+
+def _exc_info(
+    error: BaseException | None,
+) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)
+
+
+# --- Whether it works
+
+
+def _put_in_works(task: Task[Any]) -> bool:
+    """Find out, and remember, whether AnyIO's scopes are what this module takes them for."""
+    global _works  # noqa: PLW0603 (found out once, and asked at every step of every request)
+    with _lock:
+        if _works is None:
+            try:
+                _works = _looks_as_known(task)
+            except Exception:  # whatever has changed: the ordinary way is always right
+                _works = False
+            if _works:
+                _works = _survives_the_trial(task)
+    return _works
+
+
+def _looks_as_known(task: Task[Any]) -> bool:
+    global _backend, _states, _forget, _scope_type  # noqa: PLW0603 (as above)
+    from anyio._backends import _asyncio
+
+    _backend = _asyncio
+    _states, _forget = _backend._task_states.data, _backend._task_states._remove
+    _scope_type = _make_scope_type(_backend.CancelScope)
+    ours, theirs = _new(_scope_type), _backend.CancelScope()
+    ours.place(task, theirs._parent_scope)
+    theirs._active, theirs._host_task, theirs._cancelling_at_enter = True, task, ours._cancelling_at_enter
+    return all(getattr(ours, part) == getattr(theirs, part) for part in _backend.CancelScope.__slots__)
+
+
+def _survives_the_trial(task: Task[Any]) -> bool:
+    state = _states.get(ref(task))
+    outside = None if state is None else state.cancel_scope
+    try:
+        return _stands_the_trial(task)
+    except Exception:  # and then the task must be put back where it was
+        if state is None:
+            _states.pop(ref(task), None)
+        else:
+            state.cancel_scope = outside
+        if outside is not None:
+            outside._tasks.add(task)
+        return False
+
+
+def _stands_the_trial(task: Task[Any]) -> bool:
+    """Put scopes around others in this very task, and see whether all goes as if they had been entered.
+
+    Nothing is waited for in between, so that nobody is interrupted.
+    """
+    answers: list[bool] = []
+    with anyio.CancelScope() as around:  # noqa: ASYNC100 (nothing is waited for)
+        first, second = NotedScope(task, around), NotedScope(task, around)
+        with anyio.CancelScope() as inner:  # noqa: ASYNC100
+            second.cancel("a trial")
+            answers.append(anyio.current_effective_deadline() == -inf)
+            inner.shield = True
+            answers.append(anyio.current_effective_deadline() == inf)
+            first.deadline = deadline = anyio.current_time() + 3600
+            inner.shield = False
+            answers.append(anyio.current_effective_deadline() == -inf)
+        answers.append(not second.close(None))
+        answers.append(anyio.current_effective_deadline() <= deadline)
+        answers.append(not first.close(None))
+        third = _enter(task)
+        third.deadline = deadline
+        answers.append(anyio.current_effective_deadline() <= deadline)
+        answers.append(not third.close(None))
+        answers.append(_states[ref(task)].cancel_scope is around)
+    return all(answers)

@@ -1,0 +1,87 @@
+"""Timers and tasks, in the event loop of a request, for whoever has no task of it at hand.
+
+A monitor of a request is a task of its own rather than one of a task group. A request is monitored from
+a moment on at which its task waits somewhere in the application, and nobody can enter a task group there.
+What a task group promises is kept all the same: the request awaits the end of its monitors, whoever
+cancels it meanwhile (`Exchange._wait_for_monitors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import Any, TypeAlias
+
+from anyio.lowlevel import EventLoopToken
+
+Undo: TypeAlias = Callable[[], object]
+
+
+def has_timers(loop: EventLoopToken) -> bool:
+    """Whether `call_at` works. Where it does not, a task has to `sleep_and_call`."""
+    return hasattr(loop.native_token, "call_at")
+
+
+def call_at(loop: EventLoopToken, when: float, function: Callable[[], object]) -> Undo:
+    """Have *function* called at a time on the loop's clock, in seconds. Only in the loop's own thread.
+
+    Returns:
+        A function that takes it back; too late, or twice, it does nothing.
+    """
+    native: Any = loop.native_token
+    return native.call_at(when, function).cancel  # type: ignore[no-any-return]
+
+
+async def sleep_and_call(when: float, function: Callable[[], object]) -> None:
+    """Call *function* at a time on the clock of Trio's event loop."""
+    import trio
+
+    await trio.sleep_until(when)
+    function()
+
+
+def spawn(
+    loop: EventLoopToken,
+    function: Callable[[], Awaitable[None]],
+    context: Context,
+    on_end: Callable[[object], object],
+) -> Undo:
+    """Start a task. Only in the loop's own thread.
+
+    Args:
+        loop: The event loop.
+        function: An async function, which must not raise.
+        context: What it inherits.
+        on_end: Called once the task has ended, be it cancelled before it has begun.
+
+    Returns:
+        A function that cancels the task.
+    """
+    native: Any = loop.native_token
+    if not hasattr(native, "create_task"):
+        return _spawn_in_trio(function, context, on_end)
+    task = context.run(native.create_task, function())
+    task.add_done_callback(on_end)
+    return task.cancel  # type: ignore[no-any-return]
+
+
+def _spawn_in_trio(
+    function: Callable[[], Awaitable[None]],
+    context: Context,
+    on_end: Callable[[object], object],
+) -> Undo:
+    import trio
+
+    scope = trio.CancelScope()
+    trio.lowlevel.spawn_system_task(_run, scope, function, on_end, name=function, context=context)
+    return scope.cancel
+
+
+async def _run(
+    scope: Any, function: Callable[[], Awaitable[None]], on_end: Callable[[object], object]
+) -> None:
+    try:
+        with scope:
+            await function()
+    finally:
+        on_end(None)

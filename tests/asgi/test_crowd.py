@@ -1,0 +1,456 @@
+"""When a request is monitored: at once while few are open, and in a crowd once it has lasted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio import CancelScope, create_task_group, wait_all_tasks_blocked
+
+from hother.cancelable import Cancelable, CancelationToken
+from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, _crowd, _late_scope
+from hother.cancelable.asgi._crowd import FEW, PATIENCE
+from hother.cancelable.asgi._types import Message, Receive, Scope, Send
+from tests.asgi_peer import ALL_HABITS, UVICORN, Habits, Peer
+from tests.sweep import cancelling_at, every_checkpoint
+
+HOUR = 3600.0
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+LAST: Message = {"type": "http.response.body", "body": b"last"}
+
+every_server = pytest.mark.parametrize("habits", ALL_HABITS, ids=str)
+
+
+@pytest.fixture(params=["crowd", "eager crowd"])
+def crowded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    So many requests are open that each has to last before it is monitored.
+    """
+    monkeypatch.setattr(_crowd, "FEW", 0)
+    if request.param == "eager crowd":
+        monkeypatch.setattr(_late_scope, "_works", False)
+
+
+crowds = pytest.mark.usefixtures("crowded")
+
+
+class Handler:
+    """An application that waits, and notes when that ended."""
+
+    def __init__(self, seconds: float = HOUR) -> None:
+        self.seconds = seconds
+        self.ended_at = -1.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await anyio.sleep(self.seconds)
+            await send(START)
+            await send(LAST)
+        finally:
+            self.ended_at = anyio.current_time()
+
+
+# --- Few
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_request_that_does_not_wait_is_not_monitored() -> None:
+    """
+    No task is started for it, and nothing is read.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(LAST)
+
+    tasks_before = len(anyio.get_running_tasks())
+    peer = Peer()
+    steps = RequestCancelationMiddleware(app, 30.0)(peer.scope, peer.receive, peer.send)
+    with pytest.raises(StopIteration):
+        steps.send(None)
+
+    assert peer.complete
+    assert peer.received == peer.receiving == 0
+    assert len(anyio.get_running_tasks()) == tasks_before
+
+
+async def test_while_few_requests_are_open_each_is_monitored_at_once() -> None:
+    """
+    And the others once they have lasted, though the few are monitored by then.
+    """
+    peers = [Peer() for _ in range(FEW + 3)]
+    async with create_task_group() as tasks:
+        for peer in peers:
+            tasks.start_soon(peer.run, RequestCancelationMiddleware(Handler()))
+        await anyio.sleep(PATIENCE / 2)
+        assert [peer.receiving for peer in peers].count(1) in {0, FEW}
+        await anyio.sleep(PATIENCE)
+        assert [peer.receiving for peer in peers] == [1] * len(peers)
+        tasks.cancel_scope.cancel()
+
+
+# --- In a crowd
+
+
+@crowds
+@every_server
+async def test_a_client_that_leaves_early_is_noticed_when_its_request_has_lasted(habits: Habits) -> None:
+    """
+    Not before: nobody listens.
+    """
+    handler = Handler()
+    peer = Peer(habits=habits)
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(handler))
+        await anyio.sleep(PATIENCE / 2)
+        assert peer.receiving == peer.received == 0
+        peer.disconnect()
+
+    assert handler.ended_at == pytest.approx(PATIENCE)
+    assert peer.sent == []
+    assert peer.scope[TOKEN_KEY].is_cancelled
+
+
+@crowds
+async def test_a_request_that_is_over_soon_is_never_monitored() -> None:
+    """
+    Nor does anything of it keep the loop awake: the clock would go on.
+    """
+    peers = [Peer() for _ in range(20)]
+    async with create_task_group() as tasks:
+        for peer in peers:
+            tasks.start_soon(peer.run, RequestCancelationMiddleware(Handler(PATIENCE * 0.9), 30.0))
+
+    assert anyio.current_time() == pytest.approx(PATIENCE * 0.9)
+    assert [peer.received for peer in peers] == [0] * 20
+    assert [peer.status for peer in peers] == [200] * 20
+
+
+@crowds
+async def test_each_request_has_to_last_by_itself() -> None:
+    """
+    One timer serves them all, in the order in which they came.
+    """
+    peers = [Peer() for _ in range(5)]
+    async with create_task_group() as tasks:
+        for peer in peers:
+            tasks.start_soon(peer.run, RequestCancelationMiddleware(Handler()))
+            await anyio.sleep(PATIENCE / 4)
+        await anyio.sleep(PATIENCE / 8)
+        seen = []
+        for _ in range(5):
+            seen.append(sum(peer.receiving for peer in peers))
+            await anyio.sleep(PATIENCE / 4)
+        tasks.cancel_scope.cancel()
+
+    assert seen == [2, 3, 4, 5, 5]
+
+
+@crowds
+@pytest.mark.parametrize("timeout", [0.0, PATIENCE / 3, PATIENCE, PATIENCE * 2])
+async def test_a_short_deadline_does_not_wait_for_its_turn(timeout: float) -> None:
+    """
+    Each is kept to the moment.
+    """
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(Handler(), timeout))
+
+    assert peer.status == 504
+    assert anyio.current_time() == pytest.approx(timeout)
+
+
+@crowds
+@pytest.mark.parametrize("when", [0.0, PATIENCE / 2, PATIENCE, PATIENCE * 2])
+@pytest.mark.parametrize("by", ["a task", "the loop"])
+async def test_an_operator_is_heard_at_any_time(when: float, by: str) -> None:
+    """
+    Before the request is monitored, when it is about to be, and later.
+    """
+    handler = Handler()
+    peer = Peer()
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(handler))
+        await wait_all_tasks_blocked()
+        await anyio.sleep(when)
+        cancelled_at = anyio.current_time()
+        token: CancelationToken = peer.scope[TOKEN_KEY]
+        if by == "a task":
+            token.cancel(message="enough")
+        else:
+            token_of_loop = anyio.lowlevel.current_token()
+            from hother.cancelable._core._wakeup import call_soon
+
+            call_soon(token_of_loop, token.cancel)
+
+    assert handler.ended_at == cancelled_at
+    assert peer.status == 503
+
+
+@crowds
+async def test_an_application_that_waits_for_a_message_is_not_made_to_wait() -> None:
+    """
+    Its call starts the reader.
+    """
+    received: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.lowlevel.checkpoint()
+        while (await receive())["more_body"]:
+            received.append(anyio.current_time())
+        await send(START)
+        await send(LAST)
+
+    peer = Peer(more=True)
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app))
+        await peer.until(lambda: peer.receiving)
+        assert anyio.current_time() == 0
+        peer.feed(b"one", more=True)
+        await wait_all_tasks_blocked()
+        peer.feed(b"two")
+
+    assert received == [0]
+    assert peer.status == 200
+
+
+@crowds
+async def test_a_probe_starts_the_reader() -> None:
+    """
+    Who polls is_disconnected() hears of it the next time it asks.
+    """
+    answers: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(2):
+            message = None
+            with CancelScope() as scope_of_probe:
+                scope_of_probe.cancel()
+                message = await receive()
+            answers.append(message is not None)
+            with CancelScope(shield=True):
+                await anyio.sleep(PATIENCE / 4)
+
+    peer = Peer(b"body")
+    peer.disconnect()
+    await peer.run(RequestCancelationMiddleware(app, on_disconnect="ignore"))
+
+    assert answers == [False, True]
+    assert anyio.current_time() < PATIENCE
+
+
+@crowds
+@pytest.mark.parametrize("cause", ["operator", "disconnect", "deadline", "server"])
+@pytest.mark.parametrize("around", ["group", "shield", "operation", "nothing"])
+async def test_what_the_first_step_opened_ends_with_the_request(cause: str, around: str) -> None:
+    """
+    Task groups, shields and operations are inside of what stops the application.
+    """
+    ended: list[str] = []
+
+    async def work(name: str) -> None:
+        try:
+            await anyio.sleep(HOUR)
+        finally:
+            ended.append(name)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if around == "group":
+            async with create_task_group() as tasks:
+                tasks.start_soon(work, "child")
+                await work("handler")
+        elif around == "shield":
+            with CancelScope(shield=True):
+                await anyio.sleep(5)
+            await work("handler")
+        elif around == "operation":
+            async with Cancelable(timeout=2 * HOUR):
+                await work("handler")
+        else:
+            await work("handler")
+
+    peer = Peer()
+    timeout = 2.0 if cause == "deadline" else None
+    with CancelScope() as server:
+        async with create_task_group() as tasks:
+            tasks.start_soon(peer.run, RequestCancelationMiddleware(app, timeout))
+            await wait_all_tasks_blocked()
+            if cause == "operator":
+                peer.scope[TOKEN_KEY].cancel()
+            elif cause == "disconnect":
+                peer.disconnect()
+            elif cause == "server":
+                server.cancel()
+
+    expected = {"group": ["child", "handler"], "shield": []}.get(around, ["handler"])
+    assert sorted(ended) == expected or (around == "shield" and ended == ["handler"])
+    assert anyio.current_time() <= 5
+    assert peer.status == {"operator": 503, "deadline": 504}.get(cause)
+
+
+@crowds
+@pytest.mark.parametrize("act", ["operator", "disconnect"])
+async def test_at_every_checkpoint_it_ends_well(act: str) -> None:
+    """
+    Whatever the application is waiting for, and whether it is monitored by then.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async with create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, PATIENCE)
+            await anyio.lowlevel.checkpoint()
+        await receive()
+        async with Cancelable.with_token(scope[TOKEN_KEY]):
+            await anyio.sleep(PATIENCE)
+        await send(START)
+        await anyio.sleep(0.001)
+        await send(LAST)
+        await anyio.lowlevel.checkpoint()
+
+    async def attempt(number: int) -> int:
+        peer = Peer(b"body", habits=UVICORN)
+        interrupt: Callable[[], Any] = (
+            peer.disconnect if act == "disconnect" else lambda: peer.scope[TOKEN_KEY].cancel()
+        )
+        run = peer.run(RequestCancelationMiddleware(app))
+        _, waits = await cancelling_at(number, interrupt, run)
+        token: CancelationToken = peer.scope[TOKEN_KEY]
+        assert token.statistics().callbacks == 0
+        assert peer.complete or peer.status is None or token.is_cancelled
+        return waits
+
+    async for _ in every_checkpoint(attempt):
+        pass
+
+
+# --- Servers whose receive() may change tasks
+
+
+class Stepping(Peer):
+    """A peer whose ``receive()`` looks like uvicorn's, which may be ended by another task."""
+
+    async def receive(self) -> Message:
+        return await super().receive()
+
+    receive.__module__ = "uvicorn.protocols.http.httptools_impl"
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_body_that_is_there_is_read_without_a_reader() -> None:
+    """
+    In the application's own step.
+    """
+    bodies: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        more = True
+        while more:
+            message = await receive()
+            bodies.append(message["body"])
+            more = message["more_body"]
+        assert peer.receiving == 0
+        await send(START)
+        await send(LAST)
+
+    peer = Stepping(b"one", b"two")
+    steps = RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
+    with pytest.raises(StopIteration):
+        steps.send(None)
+
+    assert bodies == [b"one", b"two"]
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_call_that_the_application_began_is_ended_by_the_reader() -> None:
+    """
+    Nothing is cancelled and asked again, though the application loses its patience.
+    """
+    bodies: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            with anyio.move_on_after(1):
+                await receive()
+            assert peer.receiving == 1
+        peer.feed(b"late", more=True)
+        bodies.append((await receive())["body"])
+        await anyio.sleep(1)
+        peer.feed(b"later")
+        bodies.append((await receive())["body"])
+        await send(START)
+        await send(LAST)
+
+    peer = Stepping(more=True)
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert bodies == [b"late", b"later"]
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_probe_sees_at_once_what_the_server_knows() -> None:
+    """
+    In the first step, too; and the body before it is kept.
+    """
+    answers: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with CancelScope() as probe:
+            probe.cancel()
+            answers.append((await receive())["type"])
+        answers.append((await receive())["type"])
+        answers.append((await receive())["type"])
+
+    peer = Stepping(b"body", habits=ALL_HABITS[1])
+    peer.scope["http_version"] = "1.1"
+    peer.habits = ALL_HABITS[3]
+    peer.disconnect()
+    await peer.run(RequestCancelationMiddleware(app, on_disconnect="ignore"))
+
+    assert answers == ["http.disconnect", "http.request", "http.disconnect"]
+
+
+@pytest.mark.only_on("asyncio")
+async def test_an_error_of_the_server_is_raised_where_the_application_asks() -> None:
+    """
+    Each time.
+    """
+
+    class Broken:
+        async def receive(self) -> Message:
+            raise ConnectionResetError("no route")
+
+        receive.__module__ = "uvicorn.protocols.http.h11_impl"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(2):
+            with pytest.raises(ConnectionResetError):
+                await receive()
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    await RequestCancelationMiddleware(app)(peer.scope, Broken().receive, peer.send)
+
+    assert peer.status == 200
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_call_that_nobody_ends_is_closed() -> None:
+    """
+    The request is over before the reader has begun.
+    """
+    peer = Stepping(more=True)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with CancelScope() as probe:
+            probe.cancel()
+            await receive()
+        await send(START)
+        await send(LAST)
+
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert peer.receiving == 0
+    assert peer.status == 200
