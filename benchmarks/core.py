@@ -114,7 +114,7 @@ class Contract:
     """What any operation has to do, and nothing else: the floor of what ours can cost.
 
     It has a token of its own, which stops its scope, and it is the current operation in its block, to whom
-    nothing but the block itself holds on. It knows no statuses, deadlines, times, threads, errors or observers.
+    nothing but the block itself holds on. It knows no status, deadline, time, thread, error or observer.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class Contract:
         _around.set(self.around)
         return self.scope.__exit__(*exc)
 
-    def cancel(self, _: object) -> None:
+    def cancel(self, _: object) -> None:  # noqa: D102
         self.scope.cancel()
 
 
