@@ -71,7 +71,7 @@ def test_all_goes_through_as_with_yield_from() -> None:
     async def work() -> str:
         return await asks()
 
-    step = and_whether_it_waited(work())
+    step: Any = and_whether_it_waited(work())
     assert step.send(None) == "first"
     assert step.send("answer") == "second"
     error = ValueError()
