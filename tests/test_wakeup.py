@@ -119,6 +119,24 @@ def test_a_loop_that_has_ended_is_not_called(anyio_backend: tuple[str, dict[str,
     run_in(loop, pytest.fail)
 
 
+def test_a_coroutine_that_no_loop_runs_is_no_task_of_one(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    """
+    It does not call what belongs to a loop.
+    """
+    name, options = anyio_backend
+
+    async def main() -> Any:
+        return current_token()
+
+    loop = anyio.run(main, backend=name, backend_options=options)
+
+    async def calls() -> None:
+        run_in(loop, pytest.fail)
+
+    with pytest.raises(StopIteration):
+        calls().send(None)
+
+
 async def test_the_clock_is_the_loops_and_can_be_read_by_threads() -> None:
     """
     A thread sees the same time as the loop.

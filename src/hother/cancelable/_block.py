@@ -219,7 +219,8 @@ class Block(Listener):
         self._token._listen(self)
 
     def hear(self, cause: Cancelation, site: CallSite) -> None:
-        """Stop. Called wherever the token is cancelled, perhaps more than once."""
+        """Stop. Called wherever the token is cancelled."""
+        self._token._remove_callback(self)  # once: ten thousand causes must not call the loop each
         if site.is_in(self._native_token):
             self._cancel(cause)
         else:

@@ -90,7 +90,7 @@ class CallSite:
     def is_in(self, native_token: object) -> bool:
         """Whether it is in a task of that loop."""
         if self._here is None:
-            self._here = _loop_of_this_task() or _NOWHERE
+            self._here = (_called_from_a_task() and _loop_here()) or _NOWHERE
         return self._here is native_token
 
 
@@ -151,20 +151,15 @@ def is_interrupt_handler(handler: Callable[..., object]) -> bool:
     return getattr(function, "__module__", None) in _HOMES_OF_INTERRUPT_HANDLERS
 
 
-def is_running_here(loop: EventLoopToken | None = None) -> bool:
-    """Whether *loop*, or any, runs in this thread."""
+def is_running_here() -> bool:
+    """Whether an event loop runs in this thread."""
+    return _loop_here() is not None
+
+
+def _loop_here() -> object:
     try:
-        current = current_token()
+        return current_token().native_token
     except RuntimeError:  # no loop runs in this thread (anyio.NoEventLoopError is one, too)
-        return False
-    return loop is None or current.native_token is loop.native_token
-
-
-def _loop_of_this_task() -> object:
-    """The loop whose task called us in the ordinary way; a false value if there is none."""
-    try:
-        return _called_from_a_task() and current_token().native_token
-    except RuntimeError:  # a coroutine that no loop runs
         return None
 
 
