@@ -107,15 +107,7 @@ _HYPERCORN = (
         _LIFECYCLE,
     ),
 )
-_GRANIAN = (
-    _UNREAD,
-    _PIPELINED,
-    Quirk(
-        "websocket/ticker/operator",
-        "the close frame of a handler that ends right after it does not reach its client",
-        "https://github.com/emmett-framework/granian/issues/645",
-    ),
-)
+_GRANIAN = (_UNREAD, _PIPELINED)
 _GUNICORN = (_UNREAD, _HALF_CLOSED)
 _DAPHNE = (
     _UNREAD,
