@@ -25,7 +25,7 @@ from anyio.lowlevel import EventLoopToken
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import CancelationToken, Listener
-from ._core._wakeup import CallSite, call_at, call_soon, clock_of, current_backend
+from ._core._wakeup import CallSite, call_at, call_soon, clock_of, current_backend, task_id
 
 if TYPE_CHECKING:
     from ._cleanup import Cleanup
@@ -76,6 +76,7 @@ class Block(Listener):
         "_removers",
         "_scope",
         "_take_timer_back",
+        "_task_id",
         "_token",
         "cleanup",
         "deadline",
@@ -104,6 +105,7 @@ class Block(Listener):
         self._owner = weakref.ref(owner)
         self._name = name
         self._token = token
+        self._task_id = task_id(self._native_token)
         self._is_detached = is_detached
         self._is_sent_for = False  # whether the loop was asked to stop it
         around = _current.get()
@@ -151,8 +153,13 @@ class Block(Listener):
         return self._closed is not None
 
     @property
+    def is_of_this_task(self) -> bool:
+        """Whether the block is open, and the task that opened it runs this code."""
+        return self._closed is None and self._task_id == task_id(self._native_token)
+
+    @property
     def is_around(self) -> bool:
-        """Whether the block is open, and this code runs in it."""
+        """Whether the block is open, and this code runs in it, or in a task that was started from there."""
         current = _current.get()
         if not current or self._closed is not None:
             return False

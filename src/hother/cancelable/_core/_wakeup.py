@@ -131,6 +131,31 @@ async def _call_unless(taken_back: Any, when: float, function: Callable[..., obj
         function(*args)
 
 
+# What asks for the running task, by the type of the loop's native token.
+_askers: dict[type, Callable[[], object]] = {}
+
+
+def task_id(native_token: object) -> int | None:
+    """Return what tells the task that runs here from the others of its loop; ``None`` if none does.
+
+    Once a task has ended, another one may have its id.
+    """
+    ask = _askers.get(type(native_token)) or _asker(native_token)
+    try:
+        return id(ask())
+    except RuntimeError:  # another backend's loop runs here, or none
+        return None
+
+
+def _asker(native_token: object) -> Callable[[], object]:
+    if hasattr(native_token, "call_soon_threadsafe"):
+        from asyncio import current_task as ask
+    else:
+        from trio.lowlevel import current_task as ask
+    _askers[type(native_token)] = ask
+    return ask
+
+
 def thread_safe_clock(loop: EventLoopToken) -> Callable[[], float]:
     """Return the clock of *loop*, which must run in this thread, as a function that any thread may call."""
     return clock_of(loop.native_token)
