@@ -98,6 +98,7 @@ async def judge(name: str, peer: Peer) -> Result:
         ),
         ("close/unasked", [], b"", {"began"}),
         ("close/unasked", [CALLED, BEGAN], b"", {"ended"}),
+        ("close/unasked", [CALLED, BEGAN, STOPPED, LEFT | {"callbacks": 2}], b"", {"behind"}),
         ("deadline/unasked", [BEGAN], b"", {"ended", "status", "answer"}),
         ("websocket/busy/lost", [], answer(404), {"began", "script"}),
         ("h2-close/unasked", [], b"", {"began"}),

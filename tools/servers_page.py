@@ -64,12 +64,28 @@ was not read. Put this middleware outermost.
 
 
 def reduced(seen: dict[str, Any]) -> dict[str, Any]:
-    """Return what the page says, without the figures of the run."""
-    results = [
-        {key: result[key] for key in ("server", "scenario", "verdict", "limitation")}
-        for result in seen["results"]
+    """Return what the page says, without the figures of the run: a mark for each server, and the reasons."""
+    marks = {(it["scenario"], it["server"]): MARKS[it["verdict"]] for it in seen["results"]}
+    rows = [
+        {**it, "marks": "".join(marks[it["name"], server] for server in seen["servers"])}
+        for it in seen["scenarios"]
     ]
-    return {**seen, "results": results}
+    facts = {name: value for name, value in seen.items() if name != "results"}
+    return {**facts, "scenarios": rows, "limitations": _limited(seen["results"])}
+
+
+def _limited(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for it in results:
+        if it["verdict"] == "limitation":
+            what = it["limitation"] or {"text": f"{it['scenario']}: not known yet", "reference": ""}
+            one = found.setdefault(
+                (what["text"], what["reference"]), {**what, "servers": [], "scenarios": []}
+            )
+            for key in ("server", "scenario"):
+                if it[key] not in one[f"{key}s"]:
+                    one[f"{key}s"].append(it[key])
+    return sorted(found.values(), key=lambda one: sorted(one["servers"]))
 
 
 def page(facts: dict[str, Any]) -> str:
@@ -94,7 +110,6 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _tables(facts: dict[str, Any], names: list[str]) -> Iterator[str]:
-    cells = {(it["server"], it["scenario"]): MARKS[it["verdict"]] for it in facts["results"]}
     group = ""
     for scenario in facts["scenarios"]:
         if scenario["group"] != group:
@@ -103,40 +118,33 @@ def _tables(facts: dict[str, Any], names: list[str]) -> Iterator[str]:
             group = scenario["group"]
             yield f"| **{group}** | {' | '.join(str(number) for number in range(1, len(names) + 1))} |"
             yield "|:--|" + ":-:|" * len(names)
-        marks = [cells.get((name, scenario["name"]), MARKS["absent"]) for name in names]
-        yield f"| {scenario['title']} | {' | '.join(marks)} |"
+        yield f"| {scenario['title']} | {' | '.join(scenario['marks'])} |"
     yield ""
 
 
 def _limitations(facts: dict[str, Any]) -> Iterator[str]:
-    found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
     titles = {it["name"]: f"{it['group']}: {it['title']}" for it in facts["scenarios"]}
-    for it in facts["results"]:
-        if it["verdict"] == "limitation":
-            what = it["limitation"] or {"text": "not known yet", "reference": ""}
-            servers, scenarios = found.setdefault((what["text"], what["reference"]), (set(), set()))
-            servers.add(it["server"])
-            scenarios.add(titles[it["scenario"]])
-    for (text, reference), (servers, scenarios) in sorted(found.items(), key=lambda item: sorted(item[1][0])):
-        link = f" [Read more]({reference})." if reference.startswith("http") else ""
-        yield f"**{', '.join(sorted(servers))}**: {_sentence(text)}{link}"
+    for it in facts["limitations"]:
+        link = f" [Read more]({it['reference']})." if it["reference"].startswith("http") else ""
+        yield f"**{', '.join(it['servers'])}**: {_sentence(it['text'])}{link}"
         yield ""
-        yield from (f"* {title}" for title in sorted(scenarios))
+        yield from (f"* {titles[name]}" for name in it["scenarios"])
         yield ""
 
 
 def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:].replace("``", "`") + "."
+    text = text.replace("``", "`")
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def main(arguments: list[str]) -> None:
     """Make both files."""
     if arguments:
-        seen = reduced(json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
+        seen = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
         for it in seen["results"]:
             if it["verdict"] == "FAIL":
                 print(f"{it['server']}: {it['scenario']} failed, and the page says so", file=sys.stderr)
-        FACTS.write_text(json.dumps(seen, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        FACTS.write_text(json.dumps(reduced(seen), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     PAGE.write_text(page(json.loads(FACTS.read_text(encoding="utf-8"))), encoding="utf-8")
 
 
