@@ -148,10 +148,15 @@ def task_id(native_token: object) -> int | None:
 
 
 def _asker(native_token: object) -> Callable[[], object]:
+    ask: Callable[[], object]
     if hasattr(native_token, "call_soon_threadsafe"):
-        from asyncio import current_task as ask
+        import asyncio
+
+        ask = asyncio.current_task
     else:
-        from trio.lowlevel import current_task as ask
+        import trio
+
+        ask = trio.lowlevel.current_task
     _askers[type(native_token)] = ask
     return ask
 
