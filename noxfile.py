@@ -111,6 +111,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def doctor(session: nox.Session) -> None:
+    """Examine all servers; `nox -s doctor -- --json seen.json` is what the page on servers is made from."""
+    session.install(".[all]", *group("servers"))
+    session.run("python", "-m", "hother.cancelable", "doctor", *session.posargs)
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure: everything, or only what is named (`nox -s benchmarks -- import_time`)."""
     session.install(".[all]", *group("servers"))

@@ -1,11 +1,13 @@
 """What the core costs, beside AnyIO's own primitives in the same run, on each event loop.
 
-``python -m benchmarks.core`` or ``nox -s benchmarks -- core``; ``--json FILE`` keeps the figures.
+``python -m benchmarks.core`` or ``nox -s benchmarks -- core``; ``--json FILE`` keeps the figures, and
+``--quick`` has fewer rounds, not more than 10,000 waiting, and no uvloop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -23,9 +25,10 @@ from hother.cancelable import Cancelable, CancelationToken
 
 from ._ratios import Figure, figure, quiet, report
 
-ROUNDS = 15
-NUMBER = 3_000
-FAN_OUT = (1, 10, 100, 1_000, 10_000, 100_000)
+IS_QUICK = "--quick" in sys.argv
+ROUNDS = 7 if IS_QUICK else 15
+NUMBER = 2_000 if IS_QUICK else 3_000
+FAN_OUT = (1, 10, 100, 1_000, 10_000) if IS_QUICK else (1, 10, 100, 1_000, 10_000, 100_000)
 
 Timed = Callable[[], Awaitable[float]]
 
@@ -114,7 +117,7 @@ class Contract:
     """What any operation has to do, and nothing else: the floor of what ours can cost.
 
     It has a token of its own, which stops its scope, and it is the current operation in its block, to whom
-    nothing but the block itself holds on. It knows no statuses, deadlines, times, threads, errors or observers.
+    nothing but the block itself holds on. It knows no status, deadline, time, thread, error or observer.
     """
 
     def __init__(self) -> None:
@@ -132,7 +135,7 @@ class Contract:
         _around.set(self.around)
         return self.scope.__exit__(*exc)
 
-    def cancel(self, _: object) -> None:
+    def cancel(self, _: object) -> None:  # noqa: D102
         self.scope.cancel()
 
 
@@ -229,7 +232,7 @@ async def woken_by_thread(wake: Callable[[], object], wait: Callable[[], Awaitab
     return woken - called
 
 
-async def median_of(timed: Timed, times: int = 50) -> float:
+async def median_of(timed: Timed, times: int = 9 if IS_QUICK else 50) -> float:
     values = sorted([await timed() for _ in range(times)])
     return values[times // 2]
 
@@ -341,7 +344,7 @@ async def figures_on(where: str) -> list[Figure]:
 def main() -> None:
     figures = token_figures()
     figures += anyio.run(figures_on, "asyncio", backend="asyncio")
-    if find_spec("uvloop"):
+    if find_spec("uvloop") and not IS_QUICK:
         figures += anyio.run(figures_on, "uvloop", backend_options={"use_uvloop": True})
     with suppress(ImportError):
         figures += anyio.run(figures_on, "trio", backend="trio")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO, StringIO, TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from hother.cancelable._doctor._process import tracebacks_in
 from hother.cancelable._doctor._report import Progress, as_json, print_report
 from hother.cancelable._doctor._runner import Result, Verdict, is_limitation, more_than
 from hother.cancelable._doctor._servers import SERVERS, Quirk, Server
+from tests.servers.known_faults import KNOWN_FAULTS
 
 STOPPED = Expectation(Fate.DISCONNECT, 503, frozenset({Ending.COMPLETE}))
 GOOD = Observation(
@@ -133,6 +136,7 @@ SCENARIO = replace(SCENARIOS[0], expected=STOPPED)
         (["ended"], {"after": 1.5}, True),
         (["ended", "behind"], {"how": None, "reason": None, "left": None}, True),
         (["log"], {"tracebacks": ["KeyError"]}, True),
+        (["log"], {"left": "KeyError"}, True),
     ],
 )
 def test_a_limitation_is_what_happens_without_the_middleware_too(
@@ -429,3 +433,47 @@ async def test_nothing_is_written_that_nobody_asked_for() -> None:
     An examination of nothing is over at once, and well.
     """
     assert await _command._examine([], [], Console(file=StringIO()), None) == 0
+
+
+# --- The page on servers
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def servers_page() -> Any:
+    """Import the tool that makes it."""
+    spec = spec_from_file_location("servers_page", ROOT / "tools" / "servers_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_on_servers_says_what_its_facts_say() -> None:
+    """
+    Run tools/servers_page.py after changing either.
+    """
+    tool = servers_page()
+    facts = json.loads(tool.FACTS.read_text(encoding="utf-8"))
+
+    assert tool.PAGE.read_text(encoding="utf-8") == tool.page(facts)
+
+
+def test_the_page_on_servers_is_about_all_scenarios_and_servers() -> None:
+    """
+    Examine them again, and make the page from that, if one is new.
+    """
+    facts = json.loads(servers_page().FACTS.read_text(encoding="utf-8"))
+
+    assert [it["name"] for it in facts["scenarios"]] == [scenario.name for scenario in SCENARIOS]
+    assert list(facts["servers"]) == list(SERVERS)
+    failed = {
+        (server, row["name"])
+        for row in facts["scenarios"]
+        for server, mark in zip(facts["servers"], row["marks"], strict=True)
+        if mark == "✗"
+    }
+    assert failed <= KNOWN_FAULTS
+    assert all(it["reference"] for it in facts["limitations"])

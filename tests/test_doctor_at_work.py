@@ -20,7 +20,7 @@ pytest.importorskip("wsproto")
 pytest.importorskip("hypercorn")
 
 from hother.cancelable.__main__ import main
-from hother.cancelable._doctor import _user_app
+from hother.cancelable._doctor import _runner, _user_app
 from hother.cancelable._doctor._catalogue import SCENARIOS, WARM_UP
 from hother.cancelable._doctor._journal import Journal
 from hother.cancelable._doctor._process import running
@@ -154,7 +154,11 @@ async def test_a_server_that_does_not_start_fails_in_all() -> None:
 
 
 def examine(monkeypatch: pytest.MonkeyPatch, app: str, *options: str, probed: tuple[str, ...]) -> int:
-    """Look at an application, with a few scenarios."""
+    """Look at an application, with a few scenarios and not much patience."""
+    monkeypatch.setattr(Stage, "patience", 0.5)
+    monkeypatch.setattr(Stage, "missed", 0.5)
+    monkeypatch.setattr(_runner, "_SETTLING", 0.2)
+    monkeypatch.setattr(_user_app, "_SOON", 0.5)
     monkeypatch.chdir(Path(__file__).parents[1])
     monkeypatch.setattr(_user_app, "_PROBED", probed)
     place = f"tests.doctor_apps:{app}"
@@ -190,7 +194,7 @@ def test_an_application_without_the_middleware(
 
     output = " ".join(capsys.readouterr().out.split())
     assert "RequestCancelationMiddleware was not found" in output
-    assert "it ran on for more than 1 s after its client left" in output
+    assert "it ran on for more than 0.5 s after its client left" in output
     assert "its answer was waiting" in output
 
 

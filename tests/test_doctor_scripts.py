@@ -98,6 +98,7 @@ async def judge(name: str, peer: Peer) -> Result:
         ),
         ("close/unasked", [], b"", {"began"}),
         ("close/unasked", [CALLED, BEGAN], b"", {"ended"}),
+        ("close/unasked", [CALLED, BEGAN, STOPPED, LEFT | {"callbacks": 2}], b"", {"behind"}),
         ("deadline/unasked", [BEGAN], b"", {"ended", "status", "answer"}),
         ("websocket/busy/lost", [], answer(404), {"began", "script"}),
         ("h2-close/unasked", [], b"", {"began"}),
@@ -190,11 +191,13 @@ async def test_what_is_left_behind_and_logged_is_found() -> None:
     """
 
     class Leaking(Peer):
-        """Has one more of everything each time."""
+        """Has one more each time."""
+
+        exchanges = 0
 
         async def _talk(self, stream: Any) -> None:
-            objects = self._orders["state"]["objects"]
-            self._orders["state"] = CLEAN | {"objects": {"Exchange": objects.get("Exchange", 0) + 1}}
+            self.exchanges += 1
+            self._orders["state"] = {**CLEAN, "objects": {"Exchange": self.exchanges}}
             await super()._talk(stream)
 
     logs = 'Traceback (most recent call last):\n  File "x"\nKeyError: 1\n'

@@ -294,6 +294,26 @@ def test_a_listener_that_another_one_takes_back_is_not_called() -> None:
     assert listener.heard == []
 
 
+def test_what_a_listener_raises_is_raised_by_cancel() -> None:
+    """
+    Like what a callback raises: after all others have been told.
+    """
+
+    class Fails(Listener):
+        def hear(self, cause: Cancelation, site: CallSite) -> None:
+            raise ValueError(str(cause))
+
+    token = CancelationToken()
+    listener = _Hears()
+    token._listen(Fails())
+    token._listen(listener)
+
+    with pytest.raises(ValueError, match="enough"):
+        token.cancel(message="enough")
+
+    assert listener.heard == [token.cancelation]
+
+
 class _Hears(Listener):
     def __init__(self) -> None:
         self.heard: list[Cancelation] = []

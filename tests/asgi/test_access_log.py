@@ -183,6 +183,42 @@ async def test_one_request_has_one_line(lines: list[Any]) -> None:
     ]
 
 
+async def test_the_cause_is_as_old_as_the_first_news_of_it(lines: list[Any]) -> None:
+    """
+    A commitment delays what comes of it; how many middlewares there are makes no difference.
+    """
+
+    async def committed(scope: Scope, receive: Receive, send: Send) -> None:
+        commit(timeout=4)
+        await slow(scope, receive, send)
+
+    await serve(RequestCancelationMiddleware(committed, 2))
+    await serve(RequestCancelationMiddleware(RequestCancelationMiddleware(committed), 2))
+
+    assert [line.latency for line in lines] == [2.5, 2.5]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("policy", ["ignore", "finish", Grace(20)], ids=str)
+async def test_a_stream_that_went_on_without_its_client_was_cut(
+    policy: Any, times: int, lines: list[Any]
+) -> None:
+    """
+    Its client has seen its status, and a part of it.
+    """
+
+    async def short(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(PART)
+        await anyio.sleep(3)
+        await send(LAST)
+
+    app = RequestCancelationMiddleware(short, on_disconnect=policy)
+    await serve(app if times == 1 else RequestCancelationMiddleware(app), leaves_after=1)
+
+    assert [(line.status, line.result, line.latency) for line in lines] == [(200, "cut", 2)]
+
+
 async def test_it_is_off_by_default() -> None:
     """
     No handler of ours, no level of ours.

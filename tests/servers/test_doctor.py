@@ -7,6 +7,7 @@ for its own result.
 from __future__ import annotations
 
 from threading import Condition, Thread
+from typing import Any
 
 import anyio
 import pytest
@@ -21,6 +22,7 @@ from hother.cancelable._doctor._journal import Journal
 from hother.cancelable._doctor._runner import Result, Verdict, run_all
 from hother.cancelable._doctor._servers import SERVERS, Server
 from hother.cancelable._doctor._work import examine
+from tests.servers.known_faults import KNOWN_FAULTS
 
 LONGEST = 50.0  #: seconds, until the next result
 
@@ -66,8 +68,8 @@ def examination(request: pytest.FixtureRequest) -> Examination:
     """
     An examination of what the selected tests ask for.
     """
-    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
-    chosen = [call.params for call in calls if "doctored" in call.params]
+    calls: list[Any] = [getattr(item, "callspec", None) for item in request.session.items]
+    chosen = [call.params for call in calls if call is not None and "doctored" in call.params]
     names = {params["doctored"] for params in chosen}
     examination = Examination(names, {params["scenario"] for params in chosen})
     examination.start()
@@ -94,6 +96,9 @@ def test_a_request_ends_as_it_should(examination: Examination, doctored: str, sc
 
     if result.verdict is Verdict.ABSENT:
         pytest.skip("the server has no such thing")
+    if (doctored, scenario) in KNOWN_FAULTS:
+        assert result.verdict is Verdict.FAIL, "a known fault is mended: take it out of the list"
+        pytest.xfail("a known fault")
     assert result.verdict is not Verdict.FAIL, f"{result.problems}\n{result.seen}\n{result.control}"
     if result.verdict is Verdict.LIMITATION:
         assert result.quirk is not None, f"a limitation that is new: {result.problems}\n{result.control}"

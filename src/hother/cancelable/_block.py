@@ -25,7 +25,7 @@ from anyio.lowlevel import EventLoopToken
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import CancelationToken, Listener
-from ._core._wakeup import CallSite, call_at, call_soon, clock_of, current_backend
+from ._core._wakeup import CallSite, call_at, call_soon, clock_of, current_backend, task_id
 
 if TYPE_CHECKING:
     from ._cleanup import Cleanup
@@ -68,6 +68,7 @@ class Block(Listener):
         "_hard_deadline",
         "_heard",
         "_is_detached",
+        "_is_sent_for",
         "_name",
         "_native_token",
         "_outer",
@@ -75,6 +76,7 @@ class Block(Listener):
         "_removers",
         "_scope",
         "_take_timer_back",
+        "_task_id",
         "_token",
         "cleanup",
         "deadline",
@@ -103,7 +105,9 @@ class Block(Listener):
         self._owner = weakref.ref(owner)
         self._name = name
         self._token = token
+        self._task_id = task_id(self._native_token)
         self._is_detached = is_detached
+        self._is_sent_for = False  # whether the loop was asked to stop it
         around = _current.get()
         self._around = around and tuple(weakref.ref(block) for block in _open_blocks(around))
         self._outer = () if is_detached else self._around  # of those around it, whom it has to do with
@@ -149,8 +153,13 @@ class Block(Listener):
         return self._closed is not None
 
     @property
+    def is_of_this_task(self) -> bool:
+        """Whether the block is open, and the task that opened it runs this code."""
+        return self._closed is None and self._task_id == task_id(self._native_token)
+
+    @property
     def is_around(self) -> bool:
-        """Whether the block is open, and this code runs in it."""
+        """Whether the block is open, and this code runs in it, or in a task that was started from there."""
         current = _current.get()
         if not current or self._closed is not None:
             return False
@@ -219,7 +228,8 @@ class Block(Listener):
         self._token._listen(self)
 
     def hear(self, cause: Cancelation, site: CallSite) -> None:
-        """Stop. Called wherever the token is cancelled, perhaps more than once."""
+        """Stop. Called wherever the token is cancelled."""
+        self._token._remove_callback(self)  # once: ten thousand causes must not call the loop each
         if site.is_in(self._native_token):
             self._cancel(cause)
         else:

@@ -10,6 +10,7 @@ from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, leaves
 from ._core._lifecycle import OperationStatus
+from ._deadline import tell_followers
 
 if TYPE_CHECKING:
     from ._scope import Cancelable
@@ -41,6 +42,8 @@ def settle(operation: Cancelable, block: Block, left: BaseException | None, stop
     else:
         operation._error = repr(left)
         operation._become(OperationStatus.FAILED)
+    if "_followers" in operation.__dict__:
+        tell_followers(operation)  # children that go on have no deadline of a parent that has ended
 
 
 async def tell(operation: Cancelable, left: BaseException | None) -> None:

@@ -113,7 +113,10 @@ class CancelableAsyncIterator(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        """Fetch the next item. Always a checkpoint, unless the end was reached before.
+        """Fetch the next item.
+
+        Always looks for a cancelation, unless the end was reached before; and others get a turn, here or in
+        the source, at least in every other step.
 
         Raises:
             StopAsyncIteration: If there is none, or the stream was closed.

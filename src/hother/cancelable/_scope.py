@@ -308,7 +308,7 @@ class Cancelable:
     @property
     def declined(self) -> tuple[Cancelation, ...]:
         """What asked for its cancelation in vain, since ``unless`` declined; in order, the first 16."""
-        return tuple(self.__dict__.get("_declined", ()))
+        return _causes.declined(self)
 
     @property
     def is_cancelled(self) -> bool:
@@ -562,8 +562,8 @@ class Cancelable:
         """Make a coroutine function that does what *function* does, as long as this operation runs.
 
         Called in the operation's block, it raises if the operation was cancelled, and else awaits
-        *function*, which the block interrupts. Called elsewhere (in a task started before, or while the
-        operation was not entered), it opens a block of its own that follows the operation.
+        *function*, which the block interrupts. Called elsewhere (in another task, or while the operation
+        was not entered), it opens a block of its own that follows the operation.
 
         The coroutine raises ``CancelationError`` if the operation was cancelled, and `LifecycleError`
         if it has ended otherwise.

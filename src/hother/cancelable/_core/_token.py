@@ -77,7 +77,6 @@ class Listener:
 
     def hear(self, cause: Cancelation, site: CallSite) -> object:
         """Hear of *cause*. Called in the thread that cancels, from *site*."""
-        raise NotImplementedError
 
 
 @public

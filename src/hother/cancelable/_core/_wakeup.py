@@ -90,7 +90,7 @@ class CallSite:
     def is_in(self, native_token: object) -> bool:
         """Whether it is in a task of that loop."""
         if self._here is None:
-            self._here = _loop_of_this_task() or _NOWHERE
+            self._here = (_called_from_a_task() and _loop_here()) or _NOWHERE
         return self._here is native_token
 
 
@@ -131,6 +131,36 @@ async def _call_unless(taken_back: Any, when: float, function: Callable[..., obj
         function(*args)
 
 
+# What asks for the running task, by the type of the loop's native token.
+_askers: dict[type, Callable[[], object]] = {}
+
+
+def task_id(native_token: object) -> int | None:
+    """Return what tells the task that runs here from the others of its loop; ``None`` if none does.
+
+    Once a task has ended, another one may have its id.
+    """
+    ask = _askers.get(type(native_token)) or _asker(native_token)
+    try:
+        return id(ask())
+    except RuntimeError:  # another backend's loop runs here, or none
+        return None
+
+
+def _asker(native_token: object) -> Callable[[], object]:
+    ask: Callable[[], object]
+    if hasattr(native_token, "call_soon_threadsafe"):
+        import asyncio
+
+        ask = asyncio.current_task
+    else:
+        import trio
+
+        ask = trio.lowlevel.current_task
+    _askers[type(native_token)] = ask
+    return ask
+
+
 def thread_safe_clock(loop: EventLoopToken) -> Callable[[], float]:
     """Return the clock of *loop*, which must run in this thread, as a function that any thread may call."""
     return clock_of(loop.native_token)
@@ -151,20 +181,15 @@ def is_interrupt_handler(handler: Callable[..., object]) -> bool:
     return getattr(function, "__module__", None) in _HOMES_OF_INTERRUPT_HANDLERS
 
 
-def is_running_here(loop: EventLoopToken | None = None) -> bool:
-    """Whether *loop*, or any, runs in this thread."""
+def is_running_here() -> bool:
+    """Whether an event loop runs in this thread."""
+    return _loop_here() is not None
+
+
+def _loop_here() -> object:
     try:
-        current = current_token()
+        return current_token().native_token
     except RuntimeError:  # no loop runs in this thread (anyio.NoEventLoopError is one, too)
-        return False
-    return loop is None or current.native_token is loop.native_token
-
-
-def _loop_of_this_task() -> object:
-    """The loop whose task called us in the ordinary way; a false value if there is none."""
-    try:
-        return _called_from_a_task() and current_token().native_token
-    except RuntimeError:  # a coroutine that no loop runs
         return None
 
 

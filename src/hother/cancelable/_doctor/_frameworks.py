@@ -20,6 +20,7 @@ _STREAMS = {
     "lines": "FastAPI's generator endpoint",
     "events": "FastAPI's server-sent events",
 }
+_UNCLOSED = {"thread-stream", "lines", "events"}
 _COMPLETE = frozenset({Ending.COMPLETE})
 _GONE = Expectation(Fate.DISCONNECT)
 
@@ -28,7 +29,7 @@ def frameworks() -> Iterator[Scenario]:
     """Yield all scenarios about frameworks."""
     for handler, title in _STREAMS.items():
         for way in (CLOSE, DEADLINE):
-            yield _of(handler, way, STARTED, f"{title}, {way.title}", by_request="thread" in handler)
+            yield _of(handler, way, STARTED, f"{title}, {way.title}", by_request=handler in _UNCLOSED)
     yield _of("plain-flood", CLOSE, STALLED, "StreamingResponse, client stalls and closes", by_request=True)
     yield _of("file", CLOSE, BACKGROUND, "FileResponse, client closes, task runs on")
     yield _one(
@@ -80,8 +81,8 @@ def _of(
 ) -> Scenario:
     """The moment, in another handler.
 
-    Nobody closes a generator of Starlette's that is suspended, or runs in a thread: it hears of its end
-    when it is collected, so that only its request can be timed.
+    Nobody closes a generator of Starlette's or FastAPI's that is suspended, or runs in a thread: it hears
+    of its end when it is collected, so that only its request can be timed.
     """
     moment = Moment(
         moment.name,

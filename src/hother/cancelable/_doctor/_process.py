@@ -88,7 +88,7 @@ async def running(
         server: Which one.
         app: What it serves, as ``module:attribute``.
         environment: Variables for its process, besides ours.
-        directory: Where modules are looked for first.
+        directory: Where it runs, and where modules are looked for first.
 
     Raises:
         CannotStart: If it does not answer.
@@ -101,6 +101,7 @@ async def running(
         process = subprocess.Popen(  # noqa: ASYNC220 (no loop's own processes: they need a child watcher)
             [sys.executable, str(_GUARD), *command],
             env={**os.environ, "PYTHONPATH": _python_path(directory), "PYTHONUNBUFFERED": "1", **environment},
+            cwd=directory or "/",  # in a package's directory, Granian makes other names of modules
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

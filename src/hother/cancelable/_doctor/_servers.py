@@ -36,7 +36,7 @@ class Server:
         str, ...
     ]  #: after ``python -m``; ``{fd}``, ``{port}``, ``{app}`` and ``{grace}`` are replaced
     needs: tuple[str, ...] = ()  #: packages besides its own
-    abilities: frozenset[str] = frozenset()  #: of ``http/2``, ``websocket``, ``lifespan``, ``asyncio``
+    abilities: frozenset[str] = frozenset()  #: of ``http/2`` and ``websocket``
     quirks: tuple[Quirk, ...] = ()
     pace: float = 1.0  #: how long it takes to examine, compared with the others
 
@@ -107,15 +107,7 @@ _HYPERCORN = (
         _LIFECYCLE,
     ),
 )
-_GRANIAN = (
-    _UNREAD,
-    _PIPELINED,
-    Quirk(
-        "websocket/ticker/operator",
-        "the close frame of a handler that ends right after it does not reach its client",
-        "https://github.com/emmett-framework/granian/issues/645",
-    ),
-)
+_GRANIAN = (_UNREAD, _PIPELINED)
 _GUNICORN = (_UNREAD, _HALF_CLOSED)
 _DAPHNE = (
     _UNREAD,
@@ -155,25 +147,25 @@ _DAPHNE = (
 )
 
 
-_ALL = frozenset({"asyncio", "lifespan", "websocket"})
+_WEBSOCKET = frozenset({"websocket"})
+_HTTP2 = frozenset({"http/2", "websocket"})
 
 
 def _uvicorn(name: str, loop: str, http: str, ws: str, *needs: str) -> Server:
     options = f"--fd {{fd}} --loop {loop} --http {http} --ws {ws} --no-access-log"
     shutdown = "--timeout-graceful-shutdown {grace}"
     command = ("uvicorn", "{app}", *options.split(), *shutdown.split())
-    return Server(f"uvicorn-{name}", "uvicorn", command, needs, _ALL, _UVICORN)
+    return Server(f"uvicorn-{name}", "uvicorn", command, needs, _WEBSOCKET, _UVICORN)
 
 
 def _hypercorn(worker: str, *needs: str) -> Server:
     command = f"hypercorn {{app}} -b fd://{{fd}} -k {worker} --graceful-timeout {{grace}}"
-    abilities = _ALL | {"http/2"} - ({"asyncio"} if worker == "trio" else set())
     return Server(
         f"hypercorn-{worker}",
         "hypercorn",
         tuple(command.split()),
         needs,
-        frozenset(abilities),
+        _HTTP2,
         _HYPERCORN,
         2.0,
     )
@@ -187,13 +179,11 @@ def _every() -> Iterator[Server]:
     yield _hypercorn("uvloop", "uvloop")
     yield _hypercorn("trio", "trio")
     granian = "granian --interface asgi --port {port} --workers-kill-timeout {grace} --loop asyncio {app}"
-    yield Server("granian", "granian", tuple(granian.split()), (), _ALL | {"http/2"}, _GRANIAN)
+    yield Server("granian", "granian", tuple(granian.split()), (), _HTTP2, _GRANIAN)
     gunicorn = "gunicorn -k asgi -b fd://{fd} --graceful-timeout {grace} --no-control-socket {app}"
-    yield Server("gunicorn", "gunicorn", tuple(gunicorn.split()), (), _ALL, _GUNICORN)
+    yield Server("gunicorn", "gunicorn", tuple(gunicorn.split()), (), _WEBSOCKET, _GUNICORN)
     daphne = "daphne --fd {fd} -v 1 {app}"
-    yield Server(
-        "daphne", "daphne", tuple(daphne.split()), (), frozenset({"asyncio", "websocket"}), _DAPHNE, 4.0
-    )
+    yield Server("daphne", "daphne", tuple(daphne.split()), (), _WEBSOCKET, _DAPHNE, 4.0)
 
 
 SERVERS = {server.name: server for server in _every()}

@@ -138,6 +138,8 @@ class Stage:
             seen.how, seen.reason = ended["how"], ended["reason"]
         if (left := self.run.find("left")) is not None:
             seen.left = left["how"]
+            if left.get("callbacks"):
+                seen.behind["callbacks"] = left["callbacks"]
         last = left if self.expects_request_only else ended or left
         if last is not None and self.run.cause_at is not None:
             seen.after = max(0.0, last["at"] - self.run.cause_at)

@@ -104,7 +104,7 @@ async def _order(stage: Stage, client: Client, *, order: str, **query: str) -> N
     await stage.order(order, **query)
 
 
-_NATIVE = frozenset({"CancelledError", "Cancelled", "returned"})
+_NATIVE = frozenset({"CancelledError", "Cancelled"})  # it is not ours to swallow
 
 CLOSE = Way("close", "client closes", _close, Fate.DISCONNECT, is_awaited=False)
 RESET = Way("reset", "client resets", _reset, Fate.DISCONNECT, is_awaited=False)

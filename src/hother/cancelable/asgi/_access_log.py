@@ -29,6 +29,7 @@ def log_cancelled(
     *,
     latency: float,
     is_gone: bool,
+    was_cut: bool,
     has_outcome: bool,
 ) -> None:
     """Write the line of a request that is over.
@@ -39,11 +40,12 @@ def log_cancelled(
         cancelation: Why the request was cancelled.
         latency: How long the handler ran on, in seconds.
         is_gone: Whether the client has left.
+        was_cut: Whether it has left in the middle of its response, however far the handler got with it.
         has_outcome: Whether a middleware of ours has answered, rather than the application.
     """
     if not logger.isEnabledFor(logging.INFO):
         return
-    result = _result(response.phase, is_gone=is_gone, has_outcome=has_outcome)
+    result = "cut" if was_cut else _result(response.phase, is_gone=is_gone, has_outcome=has_outcome)
     fields = {
         "client": _address(scope.get("client")),
         "method": scope.get("method", "WEBSOCKET"),

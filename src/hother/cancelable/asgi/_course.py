@@ -41,6 +41,7 @@ class Course:
     _answered: Cancelation | None = None  # a cancelation that was answered for
     _scope: Scope | None = None  # that was routed, if it is an inner middleware's
     _has_outcome = False  # whether an inner middleware has answered
+    _was_cut = False  # whether the client has left in the middle of its response
     _clean_ups: list[Callable[[], Awaitable[None]]] | None = None
     _alarm: Undo | None = None  # the timer that tells when it is time to look ...
     _alarm_at = inf  # ... and when that is
@@ -141,6 +142,8 @@ class Course:
         if self._is_over():
             return
         self.notice()
+        if event is self._exchange._departure:
+            self._was_cut = self._exchange._response.phase is Phase.STARTED
         if self._agenda is not None and self.is_committed:
             self._later(self._agenda.committed_until, self.react, event)
             return
@@ -237,13 +240,15 @@ class Course:
             cancelation,
             latency=left_at - self._noticed_at,
             is_gone=exchange._is_gone,
+            was_cut=self._was_cut and exchange._is_http,
             has_outcome=self._has_outcome or exchange._response.has_outcome,
         )
 
     def _inherit(self, inner: Course, cancelation: Cancelation, noticed_at: float) -> None:
         """Take over what the course of an inner middleware has to tell: one request has one line."""
         self.note(cancelation)
-        self._noticed_at = noticed_at
+        # Whichever was first: the inner course may have heard of it when a commitment was over.
+        self._noticed_at = min(noticed_at, noticed_at if self._noticed_at is None else self._noticed_at)
         self._scope = inner._scope or inner._exchange._scope
         self._has_outcome = inner._has_outcome or inner._exchange._response.has_outcome
 

@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Any, TypeAlias, final
 
 import anyio
+import anyio.lowlevel
 
 from ..._core._reasons import CancelationReason
 from ..._core._token import CancelationToken
@@ -36,6 +37,7 @@ class Call:
         self._is_websocket = scope["type"] == "websocket"
         self._reads = self._is_websocket or self.run.query.get("reads") != "no"
         self._work = anyio.CancelScope()
+        self._listening = anyio.CancelScope()
         self._reason: str | None = None
         self._complete = anyio.Event()  #: the request's body
         self.parts: list[bytes] = []
@@ -86,18 +88,21 @@ class Call:
 
     async def _say_why(self, reason: str) -> None:
         if self._is_websocket:
+            self._listening.cancel()  # some servers cannot close while someone receives
+            await anyio.lowlevel.checkpoint()
             await self._send({"type": "websocket.close", "code": 1013})
         elif not self.has_started:
             await self.answer(STATUSES[reason], b"")
 
     async def _listen(self) -> None:
-        while self._reads:
-            message = await self._receive()
-            if message["type"] in _DISCONNECTS:
-                self._stop("disconnect")
-                return
-            if message["type"] == "http.request":
-                self._take(message)
+        with self._listening:
+            while self._reads:
+                message = await self._receive()
+                if message["type"] in _DISCONNECTS:
+                    self._stop("disconnect")
+                    return
+                if message["type"] == "http.request":
+                    self._take(message)
 
     def _take(self, message: Any) -> None:
         if message.get("body") and not self.parts:

@@ -104,10 +104,10 @@ class Witness:
         run.tell("called")
         how, token = "returned", None
         try:
-            if "native" in query:
-                await self._serve_as_cancelable_task(run, scope, receive, send)
-            else:
+            if "native" not in query:
                 await self._app(scope, receive, send)
+            elif await self._is_cancelled_in_task(run, scope, receive, send):
+                how = "Cancelled"
         except BaseException as error:
             how = type(error).__name__
             raise
@@ -115,22 +115,24 @@ class Witness:
             token = run.token
             del runs[run.name]
             run.token = None
-            # One callback stays on a token that has an outer one: the weak link between them.
             run.tell("left", how=how, callbacks=0 if token is None else token.statistics().callbacks)
 
-    async def _serve_as_cancelable_task(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
-        """As a server that cancels its tasks: natively on asyncio, with a scope around them on Trio."""
+    async def _is_cancelled_in_task(self, run: Run, scope: Scope, receive: Receive, send: Send) -> bool:
+        """As a server that cancels its tasks: natively on asyncio, with a scope around them on Trio.
+
+        Returns:
+            Whether a scope of ours has caught that. What is native passes through.
+        """
         if _is_asyncio():
             task = asyncio.current_task()
             assert task is not None
             run.cancel = task.cancel
             await self._app(scope, receive, send)
-        else:
-            with anyio.CancelScope() as around:
-                run.cancel = around.cancel
-                await self._app(scope, receive, send)
-            if around.cancelled_caught:
-                run.tell("passed through")
+            return False
+        with anyio.CancelScope() as around:
+            run.cancel = around.cancel
+            await self._app(scope, receive, send)
+        return around.cancelled_caught
 
 
 def _is_asyncio() -> bool:
