@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -26,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs/tutorial.md"
 FASTAPI = ROOT / "docs/how-to/fastapi.md"
+POLICIES = ROOT / "docs/how-to/policies.md"
+SHUTDOWN = ROOT / "docs/how-to/shutdown.md"
 DESIGN = ROOT / "docs/explanation/design.md"
 PAGES = [README, *sorted(ROOT.glob("docs/**/*.md"))]
 
@@ -384,6 +387,61 @@ async def test_tutorial_ignoring_the_disconnect(capsys: pytest.CaptureFixture[st
 
 
 # --- How-to
+
+
+async def test_howto_policies() -> None:
+    """
+    Routes have timeouts of their own, and go on without their clients as they say.
+    """
+    program = load(POLICIES)
+    app = program["app"]
+
+    report, events = [await ask(app, path) for path in ("/report", "/events")]
+    order = await ask(app, "/orders", "POST", leaves_after=1)
+    paid = await ask(app, "/pay", "POST", leaves_after=2)
+    not_paid = await ask(app, "/pay", "POST", leaves_after=0.5)
+
+    assert (report.status, report.seconds) == (200, pytest.approx(60))
+    assert (events.status, events.seconds) == (200, pytest.approx(100))
+    assert program["done"] == ["order", "payment"]
+    assert [order.seconds, paid.seconds, not_paid.seconds] == pytest.approx([2, 5, 0.5])
+
+
+async def test_howto_shutdown() -> None:
+    """
+    A stream ends by itself, with all it has to say; a route finishes.
+    """
+    program = load(SHUTDOWN)
+
+    async def stop() -> None:
+        await anyio.sleep(2.5)
+        program["stop"](SimpleNamespace())
+
+    async def place_order() -> None:
+        orders.append(await ask(program["api"], "/orders", "POST"))
+
+    orders: list[Answer] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop)
+        tasks.start_soon(place_order)
+        events = await ask(program["events"], "/events")
+
+    assert events.pieces[-2:] == [b"data: tick\n\n", b"event: goodbye\ndata: reconnect\n\n"]
+    assert (events.seconds, events.is_complete) == (pytest.approx(2.5), True)
+    assert [(order.status, order.seconds) for order in orders] == [(200, pytest.approx(10))]
+
+
+@pytest.mark.real_time
+async def test_howto_cleanup_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The temporary file is gone.
+    """
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    answer = await ask(load(POLICIES)["app"], "/download")
+
+    assert answer.body == b"a large report"
+    assert [path async for path in anyio.Path(tmp_path).iterdir()] == []
 
 
 async def test_howto_installing() -> None:

@@ -14,6 +14,8 @@ from anyio import create_task_group, wait_all_tasks_blocked
 from hother.cancelable import Cancelable, CancelationToken, current_operation
 from hother.cancelable._block import Block
 from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, current_request_token
+from hother.cancelable.asgi._agenda import Agenda
+from hother.cancelable.asgi._course import Course
 from hother.cancelable.asgi._exchange import Exchange
 from hother.cancelable.asgi._receive import Reader
 from hother.cancelable.asgi._response import Response
@@ -24,7 +26,7 @@ HOUR = 3600.0
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 LAST: Message = {"type": "http.response.body", "body": b"last"}
 
-OURS = (Block, Cancelable, CancelationToken, Exchange, Reader, Response)
+OURS = (Agenda, Block, Cancelable, CancelationToken, Course, Exchange, Reader, Response)
 
 
 def count_objects() -> Counter[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import Any
 
 import anyio
@@ -214,6 +215,24 @@ async def test_a_thread_can_cancel_a_request() -> None:
         await peer.run(RequestCancelationMiddleware(app))
 
     assert peer.status == 503
+
+
+@pytest.mark.real_time
+async def test_a_thread_may_be_too_late() -> None:
+    """
+    The request is over when the loop hears of it: nothing happens.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(scope, receive, send)
+        thread = threading.Thread(target=scope[TOKEN_KEY].cancel)
+        thread.start()
+        thread.join()  # the loop cannot run meanwhile
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert peer.status == 200
 
 
 async def test_a_failing_callback_on_the_token_is_reported_and_changes_nothing(

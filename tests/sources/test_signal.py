@@ -30,7 +30,7 @@ from hother.cancelable import (
     SignalSource,
     TimeoutSource,
 )
-from hother.cancelable.sources._signal import _Hook, _listen
+from hother.cancelable.sources._signal import _Hook, _listen, overhear
 from tests.interruption import at_line
 
 pytestmark = [
@@ -226,6 +226,61 @@ def test_a_signal_may_come_at_any_line(heard: list[int]) -> None:
         assert heard == [USR1] if where else heard == []
 
     assert line > 20
+
+
+# --- Overhearing
+
+
+def test_who_overhears_a_signal_does_not_take_it(heard: list[int]) -> None:
+    """
+    The handler from before hears it as well, and is all that is left afterwards.
+    """
+    overheard: list[int] = []
+    stop = overhear(USR1, overheard.append)
+    stop_second = overhear(USR1, overheard.append)
+    signal.raise_signal(USR1)
+    stop()
+    signal.raise_signal(USR1)
+    stop_second()
+    signal.raise_signal(USR1)
+
+    assert overheard == [USR1] * 3
+    assert heard == [USR1] * 3
+
+
+def test_ctrl_c_that_is_only_overheard_ends_the_program() -> None:
+    """
+    Unless somebody listens to it besides; then as soon as they have left.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    overheard: list[int] = []
+    listened: list[int] = []
+    stop = overhear(signal.SIGINT, overheard.append)
+    try:
+        leave = _listen(signal.SIGINT, listened.append)
+        signal.raise_signal(signal.SIGINT)
+        leave()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        stop()
+        signal.signal(signal.SIGINT, before)
+
+    assert (len(overheard), len(listened)) == (2, 1)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_what_has_no_handler_in_python_is_not_overheard(handler: signal.Handlers) -> None:
+    """
+    There is nothing that we could call as if we were not there.
+    """
+    before = signal.signal(USR2, handler)
+    stop = overhear(USR2, lambda _: None)
+    found = signal.getsignal(USR2)
+    stop()
+    signal.signal(USR2, before)
+
+    assert found is handler
 
 
 # --- Handlers of others

@@ -23,7 +23,13 @@ Result: TypeAlias = Literal["answered", "completed", "cut", "unsent"]
 
 
 def log_cancelled(
-    scope: Mapping[str, Any], response: Response, cancelation: Cancelation, *, latency: float, is_gone: bool
+    scope: Mapping[str, Any],
+    response: Response,
+    cancelation: Cancelation,
+    *,
+    latency: float,
+    is_gone: bool,
+    has_outcome: bool,
 ) -> None:
     """Write the line of a request that is over.
 
@@ -33,10 +39,11 @@ def log_cancelled(
         cancelation: Why the request was cancelled.
         latency: How long the handler ran on, in seconds.
         is_gone: Whether the client has left.
+        has_outcome: Whether a middleware of ours has answered, rather than the application.
     """
     if not logger.isEnabledFor(logging.INFO):
         return
-    result = _result(response, is_gone=is_gone)
+    result = _result(response.phase, is_gone=is_gone, has_outcome=has_outcome)
     fields = {
         "client": _address(scope.get("client")),
         "method": scope.get("method", "WEBSOCKET"),
@@ -61,12 +68,12 @@ def log_cancelled(
     )
 
 
-def _result(response: Response, *, is_gone: bool) -> Result:
-    if response.phase is Phase.COMPLETE:
-        if response.has_outcome:
+def _result(phase: Phase, *, is_gone: bool, has_outcome: bool) -> Result:
+    if phase is Phase.COMPLETE:
+        if has_outcome:
             return "answered"
         return "unsent" if is_gone else "completed"
-    return "unsent" if response.phase is Phase.NOT_STARTED else "cut"
+    return "unsent" if phase is Phase.NOT_STARTED else "cut"
 
 
 def _status(kind: str, response: Response, cancelation: Cancelation, result: Result) -> int:

@@ -21,6 +21,7 @@ from ._agenda import Agenda
 from ._loops import Undo
 from ._policy import DEFAULTS, Grace, OnDisconnect, RequestPolicy, policy_of, shortest_timeout
 from ._response import Phase
+from ._types import Scope
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -37,7 +38,9 @@ class Course:
     _applied: RequestPolicy | None = None  # to this request, by itself
     _noticed_at: float | None = None  # when the first thing happened
     _left_at: float | None = None  # when the application ended, if something had happened
-    _answered: Cancelation | None = None  # one that the application has answered for itself
+    _answered: Cancelation | None = None  # a cancelation that was answered for
+    _scope: Scope | None = None  # that was routed, if it is an inner middleware's
+    _has_outcome = False  # whether an inner middleware has answered
     _clean_ups: list[Callable[[], Awaitable[None]]] | None = None
     _alarm: Undo | None = None  # the timer that tells when it is time to look ...
     _alarm_at = inf  # ... and when that is
@@ -201,8 +204,8 @@ class Course:
         if self._noticed_at is None:
             self._noticed_at = self._exchange.now()
 
-    def note_answer(self, cancelation: Cancelation) -> None:
-        """Take note that the application answers for a cancelation in its own way."""
+    def note(self, cancelation: Cancelation) -> None:
+        """Take note of a cancelation that was answered for: by us, or by the application in its own way."""
         self.notice()
         self._answered = cancelation
 
@@ -219,19 +222,30 @@ class Course:
         self._log()
 
     def _log(self) -> None:
-        """Write the line of a request that was cancelled."""
+        """Write the line of a request that was cancelled, or have the outer middleware write it."""
         exchange = self._exchange
         cancelation = exchange._cause or self._answered or exchange._token.cancelation or exchange._departure
         if cancelation is None or self._noticed_at is None or self._is_goodbye(cancelation):
             return
-        left_at = self._exchange.now() if self._left_at is None else self._left_at
+        if exchange._outer is not None:
+            exchange._outer.course._inherit(self, cancelation, self._noticed_at)
+            return
+        left_at = exchange.now() if self._left_at is None else self._left_at
         log_cancelled(
-            exchange._scope,
+            self._scope or exchange._scope,
             exchange._response,
             cancelation,
             latency=left_at - self._noticed_at,
             is_gone=exchange._is_gone,
+            has_outcome=self._has_outcome or exchange._response.has_outcome,
         )
+
+    def _inherit(self, inner: Course, cancelation: Cancelation, noticed_at: float) -> None:
+        """Take over what the course of an inner middleware has to tell: one request has one line."""
+        self.note(cancelation)
+        self._noticed_at = noticed_at
+        self._scope = inner._scope or inner._exchange._scope
+        self._has_outcome = inner._has_outcome or inner._exchange._response.has_outcome
 
     def _is_goodbye(self, cancelation: Cancelation) -> bool:
         """Whether a WebSocket has just been closed by its client, and its handler ended by itself."""
@@ -248,6 +262,11 @@ class Course:
         if self._clean_ups is None:
             self._clean_ups = []
         self._clean_ups.append(task)
+
+    @property
+    def has_clean_ups(self) -> bool:
+        """Whether there are clean-up tasks."""
+        return self._clean_ups is not None
 
     async def clean_up(self) -> None:
         """Run the clean-up tasks, whatever is cancelled, one after the other."""

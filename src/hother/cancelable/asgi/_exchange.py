@@ -162,7 +162,7 @@ class Exchange:
                 if self._monitors:
                     await self._wait_for_monitors()
         finally:
-            if self._course is not None:
+            if self._course is not None and self._course.has_clean_ups:
                 await self._course.clean_up()
             self._leave()
         failure = self._error
@@ -175,6 +175,7 @@ class Exchange:
 
     def _enter(self) -> weakref.ref[Exchange] | None:
         """Let the world know of the request. Returns which exchange this code has worked for up to now."""
+        self._work = enter_scope()
         # By hand, and not through `add_callback`: this is done for every request.
         self._token._callbacks[self] = self._heard
         if self._outer is None:
@@ -187,7 +188,6 @@ class Exchange:
         self._scope[EXCHANGE_KEY] = self
         outer_exchange = _exchange.get()
         _exchange.set(weakref.ref(self))
-        self._work = enter_scope()
         return outer_exchange
 
     def _leave(self) -> None:
@@ -419,14 +419,10 @@ class Exchange:
 
     def _cancelled(self, cancelation: Cancelation) -> None:
         """The token was cancelled. Runs in the loop, perhaps too late."""
-        if self._has_ended:
-            return
-        self.course.notice()
-        if self._is_decided_about(cancelation):
-            return
-        if cancelation.reason is CancelationReason.DISCONNECT and self._outer_token is not None:
-            return  # the outer middleware's; this one will see the client leave for itself
-        self._stop(cancelation)
+        if not self._has_ended:
+            self.course.notice()
+        if not self._is_decided_about(cancelation):
+            self._stop(cancelation)
 
     def _is_decided_about(self, cancelation: Cancelation) -> bool:
         """Whether it is an event that this course, or that of an outer middleware, reacts to."""
@@ -455,7 +451,7 @@ class Exchange:
                 return
             self._error = None
         if cancelation is not None:
-            self.course.notice()
+            self.course.note(cancelation)
             await self._answer(cancelation)
 
     def _handled_cancelation(self, error: BaseException) -> Cancelation | None:

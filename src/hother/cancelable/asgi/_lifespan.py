@@ -42,33 +42,45 @@ class Lifespan:
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Call *app*."""
-        error: BaseException | None = None
-        async with anyio.create_task_group() as tasks:
-            self._shutdown.start(tasks)
-            outer = in_lifespan.get()
-            in_lifespan.set(self._shutdown)
-            try:
-                await app(scope, self._receive_or_stop, self._send_or_start)
-            except BaseException as raised:  # carried around the task group, which would wrap it
-                error = raised
-            finally:
-                in_lifespan.set(outer)
-                self._signals.close()
-                self._shutdown.end()
-                tasks.cancel_scope.cancel()
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error
+        self._shutdown.start()
+        outer = in_lifespan.get()
+        in_lifespan.set(self._shutdown)
+        try:
+            await app(scope, self._receive_or_stop, self._send_or_start)
+        finally:
+            in_lifespan.set(outer)
+            self._signals.close()
+            self._shutdown.end()
 
     async def _receive_or_stop(self) -> Message:
-        message = await self._receive()
+        message = await self._receive_beside()
         if message["type"] == "lifespan.shutdown":
             self._shutdown.begin()
             # What requests need for their clean-up is still there: the application has not heard yet.
             await self._shutdown.drain(self._patience)
             self._signals.close()
+        return message
+
+    async def _receive_beside(self) -> Message:
+        """Receive, and have a place for a task meanwhile.
+
+        An application spends its life waiting here. The place is not around the application: once that
+        has ended, nothing may take time any more, since a server may cancel what has not ended then.
+        """
+        message: Message | None = None
+        error: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            self._shutdown.tasks = tasks
+            try:
+                message = await self._receive()
+            except Exception as raised:  # carried around the task group, which would wrap it
+                error = raised
+            finally:
+                self._shutdown.tasks = None
+                tasks.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        assert message is not None
         return message
 
     async def _send_or_start(self, message: Message) -> None:

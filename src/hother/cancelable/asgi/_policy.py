@@ -144,7 +144,7 @@ class RequestPolicy:
 
 
 DEFAULTS = RequestPolicy(timeout=None, on_disconnect="cancel", on_shutdown=Grace(2.0))
-"""What holds where nobody has stated anything. Hypercorn gives up after 3 seconds: clean-up needs the rest."""
+"""What holds where nobody has stated anything. Hypercorn gives up after 3 seconds."""
 
 
 def policy_on(endpoint: object, method: str) -> RequestPolicy | None:

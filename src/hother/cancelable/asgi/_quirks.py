@@ -75,9 +75,9 @@ def termination_of(send: Send) -> Callable[[], Awaitable[None]] | None:
 def route_template(scope: Mapping[str, Any]) -> str | None:
     """Return the path that the request was routed by, with its parameters' names, if there is one."""
     # Newer FastAPIs keep what an included router adds to a route's path to themselves.
-    context = (scope.get("fastapi") or {}).get("effective_route_context")
-    for route in (context, scope.get("route")):
-        path = getattr(route, "path_format", None) or getattr(route, "path", None)
+    places: Mapping[str, Any] = scope.get("fastapi") or {}
+    for route in (places.get("effective_route_context"), scope.get("route")):
+        path: Any = getattr(route, "path_format", None) or getattr(route, "path", None)
         if isinstance(path, str):
             return path
     return None

@@ -59,8 +59,8 @@ class Shutdown:
         self._in_flight: set[Exchange] = set()
         self._drained: anyio.Event | None = None
         self._loop: EventLoopToken | None = None
-        self._tasks: TaskGroup | None = None  # of the lifespan, while it runs
-        self._has_asked_server = True
+        self.tasks: TaskGroup | None = None  #: where a task can wait, while the application is up
+        self._has_asked_server = False
         self.token = self._new_token()
         _everywhere.add(self)
 
@@ -83,18 +83,16 @@ class Shutdown:
 
     # --- The lifespan
 
-    def start(self, tasks: TaskGroup) -> None:
+    def start(self) -> None:
         """Begin a new life: the application starts, in this event loop."""
         self._loop = current_token()
-        self._tasks = tasks
         self._has_asked_server = False
         if self.token.is_cancelled:
             self.token = self._new_token()
 
     def end(self) -> None:
         """Let go of the lifespan."""
-        self._tasks = self._loop = None
-        self._has_asked_server = True
+        self._loop = None
 
     def begin(self, message: str | None = None, *, by: str | None = None) -> None:
         """Begin. Never blocks; safe in any thread and in signal handlers."""
@@ -117,8 +115,8 @@ class Shutdown:
 
     def enter(self, exchange: Exchange, send: Send) -> None:
         """Take note of a request that begins."""
-        if self._tasks is not None and not self._has_asked_server:
-            self._ask_server(send, self._tasks)
+        if self.tasks is not None and not self._has_asked_server:
+            self._ask_server(send, self.tasks)
         self._in_flight.add(exchange)
 
     def leave(self, exchange: Exchange) -> None:

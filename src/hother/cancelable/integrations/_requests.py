@@ -68,4 +68,4 @@ def note_answer(connection: HTTPConnection, cancelation: Cancelation) -> None:
     """Have the access log know of a cancelation that the application answers for in its own way."""
     exchange = exchange_of(connection)
     if exchange is not None:
-        exchange.course.note_answer(cancelation)
+        exchange.course.note(cancelation)
