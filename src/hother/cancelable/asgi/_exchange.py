@@ -175,6 +175,7 @@ class Exchange:
 
     def _enter(self) -> weakref.ref[Exchange] | None:
         """Let the world know of the request. Returns which exchange this code has worked for up to now."""
+        self._work = enter_scope()
         # By hand, and not through `add_callback`: this is done for every request.
         self._token._callbacks[self] = self._heard
         if self._outer is None:
@@ -185,11 +186,6 @@ class Exchange:
         self._scope[EXCHANGE_KEY] = self
         outer_exchange = _exchange.get()
         _exchange.set(weakref.ref(self))
-        self._work = enter_scope()
-        if self._outer is None and self._shutdown.token.is_cancelled:
-            event = self._shutdown.event
-            assert event is not None
-            self.course.react_late(event)
         return outer_exchange
 
     def _leave(self) -> None:

@@ -60,7 +60,6 @@ class Shutdown:
         self._drained: anyio.Event | None = None
         self._loop: EventLoopToken | None = None
         self.tasks: TaskGroup | None = None  #: where a task can wait, while the application is up
-        self._has_lifespan = False
         self._has_asked_server = False
         self.token = self._new_token()
         _everywhere.add(self)
@@ -87,7 +86,6 @@ class Shutdown:
     def start(self) -> None:
         """Begin a new life: the application starts, in this event loop."""
         self._loop = current_token()
-        self._has_lifespan = True
         self._has_asked_server = False
         if self.token.is_cancelled:
             self.token = self._new_token()
@@ -95,7 +93,6 @@ class Shutdown:
     def end(self) -> None:
         """Let go of the lifespan."""
         self._loop = None
-        self._has_lifespan = False
 
     def begin(self, message: str | None = None, *, by: str | None = None) -> None:
         """Begin. Never blocks; safe in any thread and in signal handlers."""
@@ -118,11 +115,8 @@ class Shutdown:
 
     def enter(self, exchange: Exchange, send: Send) -> None:
         """Take note of a request that begins."""
-        if self._has_lifespan:
-            if self.tasks is not None and not self._has_asked_server:
-                self._ask_server(send, self.tasks)
-        elif not self._in_flight:
-            self._loop = exchange.loop  # without a lifespan, the requests' loop is the one
+        if self.tasks is not None and not self._has_asked_server:
+            self._ask_server(send, self.tasks)
         self._in_flight.add(exchange)
 
     def leave(self, exchange: Exchange) -> None:
