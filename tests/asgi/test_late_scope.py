@@ -28,7 +28,9 @@ def noted() -> OpenScope:
     return EagerScope() if place is None else NotedScope(*place)
 
 
-opens = pytest.mark.parametrize("opened", [noted, enter_scope, EagerScope], ids=["noted", "entered", "ordinary"])
+opens = pytest.mark.parametrize(
+    "opened", [noted, enter_scope, EagerScope], ids=["noted", "entered", "ordinary"]
+)
 Open = Callable[[], OpenScope]
 
 
@@ -334,14 +336,18 @@ Program = list[Any]
 programs: st.SearchStrategy[Program] = st.recursive(
     st.sampled_from([["checkpoint"], ["sleep"], ["send"]]),
     lambda inner: st.one_of(
-        st.tuples(st.sampled_from(["scope", "shield", "late", "group", "operation", "catch"]), inner).map(list),
+        st.tuples(st.sampled_from(["scope", "shield", "late", "group", "operation", "catch"]), inner).map(
+            list
+        ),
         st.lists(inner, min_size=2, max_size=3).map(lambda parts: ["all", *parts]),
     ),
     max_leaves=8,
 )
 
 
-async def play(program: Program, log: list[str], opened: Open) -> None:
+async def play(  # noqa: C901 (one case for each word of the programs)
+    program: Program, log: list[str], opened: Open
+) -> None:
     """Run a program, and write down what happens when."""
     kind, *parts = program
     try:
@@ -445,7 +451,7 @@ async def test_if_scopes_have_something_new_they_are_entered_as_before(monkeypat
             super().__init__(*args, **options)
             self._novelty = "new"
 
-    NewScope.__slots__ = (*_asyncio.CancelScope.__slots__, "_novelty")
+    setattr(NewScope, "__slots__", (*_asyncio.CancelScope.__slots__, "_novelty"))  # noqa: B010
     monkeypatch.setattr(_asyncio, "CancelScope", NewScope)
     for name in ("_works", "_backend", "_states", "_forget", "_scope_type"):
         monkeypatch.setattr(_late_scope, name, getattr(_late_scope, name))
@@ -458,13 +464,32 @@ async def test_if_scopes_have_something_new_they_are_entered_as_before(monkeypat
     scope.close(None)
 
 
+async def test_what_was_found_out_is_not_asked_again() -> None:
+    """
+    By other threads, which were about to.
+    """
+    scope_type = _late_scope._scope_type
+    task = asyncio.current_task()
+    assert task is not None
+
+    assert _late_scope._put_in_works(task)
+    assert _late_scope._scope_type is scope_type
+
+
+@pytest.mark.parametrize("in_scope", [False, True])
 @pytest.mark.parametrize("answer", ["deadline", "current"])
 async def test_if_scopes_hang_together_otherwise_they_are_entered_as_before(
-    monkeypatch: Any, answer: str
+    monkeypatch: Any, answer: str, in_scope: bool
 ) -> None:
     """
     The trial finds out, and leaves nothing behind.
     """
+    if in_scope:
+        with CancelScope():
+            await test_if_scopes_hang_together_otherwise_they_are_entered_as_before(
+                monkeypatch, answer, False
+            )
+        return
     before = innermost()
     if answer == "deadline":
         monkeypatch.setattr(anyio, "current_effective_deadline", lambda: 17.0)
