@@ -590,13 +590,34 @@ async def test_a_call_that_nobody_ends_is_closed() -> None:
     peer = Stepping(more=True)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        with CancelScope() as probe:
-            probe.cancel()
-            await receive()
+        call: Any = receive()
+        call.send(None)
+        call.close()
         await send(START)
         await send(LAST)
 
     await peer.run(RequestCancelationMiddleware(app))
 
     assert peer.receiving == 0
+    assert peer.status == 200
+
+
+@pytest.mark.only_on("asyncio")
+async def test_onlookers_do_not_fill_the_buffer() -> None:
+    """
+    Each of their questions would read another part.
+    """
+    peer = Stepping(b"one", b"two", b"three", more=True)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            with CancelScope() as probe:
+                probe.cancel()
+                await receive()
+            assert peer.received == 1
+        await send(START)
+        await send(LAST)
+
+    await peer.run(RequestCancelationMiddleware(app, read_ahead=0))
+
     assert peer.status == 200

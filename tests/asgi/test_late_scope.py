@@ -141,6 +141,20 @@ async def test_what_is_around_it_goes_through_it(opened: Open, work: Any) -> Non
 
 
 @opens
+async def test_it_can_be_cancelled_before_its_deadline(opened: Open) -> None:
+    """
+    One scope is put in, whatever is asked of it.
+    """
+    scope = opened()
+    scope.deadline = 20.0
+    scope.deadline = min(scope.deadline, 10.0)
+    asyncio.get_running_loop().call_later(1, scope.cancel)
+
+    assert await run_in(scope, wait_in_task_group) == "cancelled"
+    assert anyio.current_time() == 1
+
+
+@opens
 async def test_a_shield_within_it_holds(opened: Open) -> None:
     """
     What is shielded ends, what comes after it does not begin.

@@ -120,8 +120,7 @@ class Reader:
         """Read until the client has left, or `stop`."""
         while self._disconnect is None and self._error is None and not self._is_stopped:
             if not self._may_read():
-                if self._room is None:
-                    self._room = anyio.Event()
+                self._room = anyio.Event()
                 await self._room.wait()
                 continue
             try:
