@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import threading
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import anyio
@@ -11,11 +15,14 @@ import pytest
 from anyio import CancelScope, create_task_group, wait_all_tasks_blocked
 
 from hother.cancelable import Cancelable, CancelationToken
-from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, _crowd, _late_scope
+from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, _crowd, _late_scope, _policy
 from hother.cancelable.asgi._crowd import FEW, PATIENCE
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import ALL_HABITS, UVICORN, Habits, Peer
 from tests.sweep import cancelling_at, every_checkpoint
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 HOUR = 3600.0
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -241,53 +248,192 @@ async def test_a_probe_starts_the_reader() -> None:
     assert anyio.current_time() < PATIENCE
 
 
+async def work(ended: list[str], name: str) -> None:
+    try:
+        await anyio.sleep(HOUR)
+    finally:
+        ended.append(name)
+
+
+async def in_group(ended: list[str]) -> None:
+    async with create_task_group() as tasks:
+        tasks.start_soon(work, ended, "child")
+        await work(ended, "handler")
+
+
+async def in_shield(ended: list[str]) -> None:
+    with CancelScope(shield=True):
+        await anyio.sleep(5)
+        ended.append("child")
+    await work(ended, "handler")
+
+
+async def in_operation(ended: list[str]) -> None:
+    try:
+        async with Cancelable(timeout=2 * HOUR):
+            await work(ended, "child")
+    finally:
+        ended.append("handler")
+
+
 @crowds
 @pytest.mark.parametrize("cause", ["operator", "disconnect", "deadline", "server"])
-@pytest.mark.parametrize("around", ["group", "shield", "operation", "nothing"])
-async def test_what_the_first_step_opened_ends_with_the_request(cause: str, around: str) -> None:
+@pytest.mark.parametrize("waits", [in_group, in_shield, in_operation])
+async def test_what_the_first_step_opened_ends_with_the_request(cause: str, waits: Any) -> None:
     """
     Task groups, shields and operations are inside of what stops the application.
     """
     ended: list[str] = []
 
-    async def work(name: str) -> None:
-        try:
-            await anyio.sleep(HOUR)
-        finally:
-            ended.append(name)
-
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if around == "group":
-            async with create_task_group() as tasks:
-                tasks.start_soon(work, "child")
-                await work("handler")
-        elif around == "shield":
-            with CancelScope(shield=True):
-                await anyio.sleep(5)
-            await work("handler")
-        elif around == "operation":
-            async with Cancelable(timeout=2 * HOUR):
-                await work("handler")
-        else:
-            await work("handler")
+        await waits(ended)
 
     peer = Peer()
-    timeout = 2.0 if cause == "deadline" else None
     with CancelScope() as server:
         async with create_task_group() as tasks:
-            tasks.start_soon(peer.run, RequestCancelationMiddleware(app, timeout))
+            limit = 2.0 if cause == "deadline" else None
+            tasks.start_soon(peer.run, RequestCancelationMiddleware(app, limit))
             await wait_all_tasks_blocked()
-            if cause == "operator":
-                peer.scope[TOKEN_KEY].cancel()
-            elif cause == "disconnect":
-                peer.disconnect()
-            elif cause == "server":
-                server.cancel()
+            acts = {"operator": peer.scope[TOKEN_KEY].cancel, "disconnect": peer.disconnect}
+            acts.get(cause, server.cancel if cause == "server" else bool)()
 
-    expected = {"group": ["child", "handler"], "shield": []}.get(around, ["handler"])
-    assert sorted(ended) == expected or (around == "shield" and ended == ["handler"])
+    assert sorted(ended)[0] == "child"
     assert anyio.current_time() <= 5
     assert peer.status == {"operator": 503, "deadline": 504}.get(cause)
+
+
+async def test_a_thread_may_cancel_in_the_first_step() -> None:
+    """
+    It does not know the loop by then; the request asks when it begins to wait.
+    """
+    ended: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        thread = threading.Thread(target=scope[TOKEN_KEY].cancel)
+        thread.start()
+        thread.join()
+        await work(ended, "handler")
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert ended == ["handler"]
+    assert peer.status == 503
+    assert anyio.current_time() == 0
+
+
+async def test_a_request_without_any_limit_has_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Nobody has stated one in this process.
+    """
+    monkeypatch.setattr(_policy, "_shortest", [inf])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(1)
+        assert scope["cancelation_exchange"]._course is None
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert peer.status == 200
+
+
+async def test_what_is_with_the_cancelation_in_a_group_leaves_the_request() -> None:
+    """
+    The scope takes out what is its own.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await anyio.sleep(HOUR)
+        except BaseException as error:
+            raise BaseExceptionGroup("both", [error, ValueError("broken")]) from None
+
+    caught: list[BaseException] = []
+
+    async def serve() -> None:
+        try:
+            await RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
+        except BaseException as error:
+            caught.append(error)
+
+    peer = Peer()
+    async with create_task_group() as tasks:
+        tasks.start_soon(serve)
+        await wait_all_tasks_blocked()
+        peer.scope[TOKEN_KEY].cancel()
+
+    assert isinstance(caught[0], BaseExceptionGroup)
+    assert [str(error) for error in caught[0].exceptions] == ["broken"]
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_native_cancel_while_an_answer_is_waited_for_is_not_lost() -> None:
+    """
+    Nothing outlives the request; then the server hears that its task was cancelled.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        peer.stall()
+        with CancelScope(shield=True):
+            await anyio.sleep(1.5)  # so that the answer is not its own task's business
+
+    peer = Peer()
+    middleware = RequestCancelationMiddleware(app, 1.0, answer_timeout=10)
+    server = asyncio.create_task(peer.run(middleware))
+    await anyio.sleep(2)
+    server.cancel()
+    await asyncio.wait([server])
+
+    assert server.cancelled()
+    assert anyio.current_time() == 11
+
+
+@pytest.mark.only_on("asyncio")
+async def test_an_application_may_be_any_awaitable() -> None:
+    """
+    Not all are coroutines.
+    """
+    peer = Peer()
+
+    def app(scope: Scope, receive: Receive, send: Send) -> Any:
+        return asyncio.ensure_future(send(START))
+
+    await RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
+
+    assert peer.status == 200
+
+
+async def test_a_message_that_breaks_when_the_request_is_over_is_its_senders_affair() -> None:
+    """
+    The request has no use for the news.
+    """
+    caught: list[OSError] = []
+    over = anyio.Event()
+
+    async def broken(message: Message) -> None:
+        await over.wait()
+        raise OSError("the client has left")
+
+    async def send_late(send: Send) -> None:
+        try:
+            await send(START)
+        except OSError as error:
+            caught.append(error)
+
+    async with create_task_group() as tasks:
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            tasks.start_soon(send_late, send)
+            await wait_all_tasks_blocked()
+
+        peer = Peer()
+        await RequestCancelationMiddleware(app)(peer.scope, peer.receive, broken)
+        over.set()
+
+    assert len(caught) == 1
 
 
 @crowds
@@ -444,13 +590,34 @@ async def test_a_call_that_nobody_ends_is_closed() -> None:
     peer = Stepping(more=True)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        with CancelScope() as probe:
-            probe.cancel()
-            await receive()
+        call: Any = receive()
+        call.send(None)
+        call.close()
         await send(START)
         await send(LAST)
 
     await peer.run(RequestCancelationMiddleware(app))
 
     assert peer.receiving == 0
+    assert peer.status == 200
+
+
+@pytest.mark.only_on("asyncio")
+async def test_onlookers_do_not_fill_the_buffer() -> None:
+    """
+    Each of their questions would read another part.
+    """
+    peer = Stepping(b"one", b"two", b"three", more=True)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            with CancelScope() as probe:
+                probe.cancel()
+                await receive()
+            assert peer.received == 1
+        await send(START)
+        await send(LAST)
+
+    await peer.run(RequestCancelationMiddleware(app, read_ahead=0))
+
     assert peer.status == 200

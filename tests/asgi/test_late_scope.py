@@ -141,6 +141,20 @@ async def test_what_is_around_it_goes_through_it(opened: Open, work: Any) -> Non
 
 
 @opens
+async def test_it_can_be_cancelled_before_its_deadline(opened: Open) -> None:
+    """
+    One scope is put in, whatever is asked of it.
+    """
+    scope = opened()
+    scope.deadline = 20.0
+    scope.deadline = min(scope.deadline, 10.0)
+    asyncio.get_running_loop().call_later(1, scope.cancel)
+
+    assert await run_in(scope, wait_in_task_group) == "cancelled"
+    assert anyio.current_time() == 1
+
+
+@opens
 async def test_a_shield_within_it_holds(opened: Open) -> None:
     """
     What is shielded ends, what comes after it does not begin.
@@ -345,7 +359,9 @@ programs: st.SearchStrategy[Program] = st.recursive(
 )
 
 
-async def play(program: Program, log: list[str], opened: Open) -> None:
+async def play(  # noqa: C901 (one case for each word of the programs)
+    program: Program, log: list[str], opened: Open
+) -> None:
     """Run a program, and write down what happens when."""
     kind, *parts = program
     try:
@@ -449,7 +465,7 @@ async def test_if_scopes_have_something_new_they_are_entered_as_before(monkeypat
             super().__init__(*args, **options)
             self._novelty = "new"
 
-    NewScope.__slots__ = (*_asyncio.CancelScope.__slots__, "_novelty")
+    setattr(NewScope, "__slots__", (*_asyncio.CancelScope.__slots__, "_novelty"))  # noqa: B010
     monkeypatch.setattr(_asyncio, "CancelScope", NewScope)
     for name in ("_works", "_backend", "_states", "_forget", "_scope_type"):
         monkeypatch.setattr(_late_scope, name, getattr(_late_scope, name))
@@ -462,13 +478,32 @@ async def test_if_scopes_have_something_new_they_are_entered_as_before(monkeypat
     scope.close(None)
 
 
+async def test_what_was_found_out_is_not_asked_again() -> None:
+    """
+    By other threads, which were about to.
+    """
+    scope_type = _late_scope._scope_type
+    task = asyncio.current_task()
+    assert task is not None
+
+    assert _late_scope._put_in_works(task)
+    assert _late_scope._scope_type is scope_type
+
+
+@pytest.mark.parametrize("in_scope", [False, True])
 @pytest.mark.parametrize("answer", ["deadline", "current"])
 async def test_if_scopes_hang_together_otherwise_they_are_entered_as_before(
-    monkeypatch: Any, answer: str
+    monkeypatch: Any, answer: str, in_scope: bool
 ) -> None:
     """
     The trial finds out, and leaves nothing behind.
     """
+    if in_scope:
+        with CancelScope():
+            await test_if_scopes_hang_together_otherwise_they_are_entered_as_before(
+                monkeypatch, answer, False
+            )
+        return
     before = innermost()
     if answer == "deadline":
         monkeypatch.setattr(anyio, "current_effective_deadline", lambda: 17.0)

@@ -38,18 +38,19 @@ class Crowd:
         self._alarm: Undo | None = None  # the one timer, while there are young ones ...
         self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
 
-    def enter(self, exchange: Exchange, now: float) -> bool:
+    def enter(self, exchange: Exchange, now: float, *, cannot_wait: bool) -> bool:
         """Take note of a request that begins to wait. Returns whether it is to be monitored at once."""
         self._open += 1
-        if self._open <= FEW:
+        if self._open <= FEW or cannot_wait:
             return True
         self._young[exchange] = now
         if self._alarm is None:
             self._set_alarm(exchange.loop, now + PATIENCE)
         return False
 
-    def grow_up(self, exchange: Exchange) -> None:
-        """Take note that a request is monitored, or over."""
+    def leave(self, exchange: Exchange) -> None:
+        """Take note that a request is over."""
+        self._open -= 1
         if self._young.pop(exchange, None) is None or self._young or self._alarm is None:
             return
         self._alarm()
@@ -57,11 +58,6 @@ class Crowd:
         if not has_timers(exchange.loop):  # then it is a task, which is not to outlive all requests
             self._heirs.append(exchange)
             exchange.wait_for_one_more()
-
-    def leave(self, exchange: Exchange) -> None:
-        """Take note that a request is over."""
-        self._open -= 1
-        self.grow_up(exchange)
 
     def _promote(self) -> None:
         """Monitor those that have lasted long enough; the others get another look when the next has."""

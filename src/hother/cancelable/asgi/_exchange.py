@@ -94,7 +94,6 @@ class Exchange:
         "_is_answered_early",
         "_is_gone",
         "_is_http",
-        "_is_monitored",
         "_loop",
         "_monitors",
         "_monitors_ended",
@@ -134,7 +133,7 @@ class Exchange:
         self._departure: Cancelation | None = None
         self._cause: Cancelation | None = None  # why the application was stopped
         self._error: BaseException | None = None
-        self._is_gone = self._has_ended = self._is_monitored = self._is_answered_early = False
+        self._is_gone = self._has_ended = self._is_answered_early = False
         self._loop: EventLoopToken | None = None  # not known before the application waits
         self._clock: Callable[[], float] | None = None
         self._crowd: Crowd | None = None  # where it waits
@@ -229,6 +228,7 @@ class Exchange:
         if self._crowd is not None:
             self._crowd.leave(self)
         if self._stop_reading is not None:
+            self._reader.stop()
             self._stop_reading()
 
     async def _wait_for_monitors(self) -> None:
@@ -278,18 +278,14 @@ class Exchange:
         self._context = copy_context()
         self._crowd = crowd_of(self.loop)
         self.began = self.now()
-        if self._crowd.enter(self, self.began) or self._course is not None or self._limit() < PATIENCE:
+        cannot_wait = self._course is not None or self._limit() < PATIENCE
+        if self._crowd.enter(self, self.began, cannot_wait=cannot_wait):
             self.monitor()
         if self._cause is None and (cancelation := self._token.cancelation) is not None:
             self._cancelled(cancelation)  # another thread was not told where to call us
 
     def monitor(self) -> None:
-        """See to it from now on that the client's leaving and the deadline are noticed."""
-        if self._is_monitored or self._has_ended:
-            return
-        self._is_monitored = True
-        if self._crowd is not None:
-            self._crowd.grow_up(self)
+        """See to it from now on that the client's leaving and the deadline are noticed. Called once."""
         self._reader.start()
         if self._course is not None or self._limit() < inf:
             self.course.start()
@@ -453,9 +449,9 @@ class Exchange:
             if cancelation is None:
                 return
             self._error = None
-        if cancelation is not None:
-            self.course.note(cancelation)
-            await self._answer(cancelation)
+        assert cancelation is not None
+        self.course.note(cancelation)
+        await self._answer(cancelation)
 
     def _handled_cancelation(self, error: BaseException) -> Cancelation | None:
         """Return the cancelation that *error* reports, unless it is a failure that the server should see."""
@@ -473,8 +469,8 @@ class Exchange:
 
         A thread or a shielded section may keep it busy: the client need not wait for it.
         """
-        if self._cause is not None:
-            await self._answer(self._cause)
+        assert self._cause is not None
+        await self._answer(self._cause)
 
     def _is_in_vain(self, cancelation: Cancelation) -> bool:
         """Whether nobody is there to read an answer."""

@@ -331,6 +331,7 @@ def _stands_the_trial(task: Task[Any]) -> bool:
     Nothing is waited for in between, so that nobody is interrupted.
     """
     answers: list[bool] = []
+    deadline = anyio.current_time() + 3600
     with anyio.CancelScope() as around:  # noqa: ASYNC100 (nothing is waited for)
         first, second = NotedScope(task, around), NotedScope(task, around)
         with anyio.CancelScope() as inner:  # noqa: ASYNC100
@@ -338,7 +339,7 @@ def _stands_the_trial(task: Task[Any]) -> bool:
             answers.append(anyio.current_effective_deadline() == -inf)
             inner.shield = True
             answers.append(anyio.current_effective_deadline() == inf)
-            first.deadline = deadline = anyio.current_time() + 3600
+            first.deadline = deadline
             inner.shield = False
             answers.append(anyio.current_effective_deadline() == -inf)
         answers.append(not second.close(None))

@@ -85,6 +85,7 @@ class Reader:
         "_error",
         "_is_complete",
         "_is_running",
+        "_is_stopped",
         "_messages",
         "_owner",
         "_receive",
@@ -106,15 +107,11 @@ class Reader:
         self._told = False  # whether the application has heard of it
         self._error: Exception | None = None
         self._is_running = False  # in its task; or such a task was asked for
+        self._is_stopped = False
         self._begun: tuple[Steps, Any] | None = None  # a call of the server's, and what it waits for
         # Each event is replaced as it is set: one serves all who wait at one moment.
         self._arrival: anyio.Event | None = None
         self._room: anyio.Event | None = None
-
-    @property
-    def has_disconnected(self) -> bool:
-        """Whether the client has left."""
-        return self._disconnect is not None
 
     @property
     def disconnect(self) -> Message | None:
@@ -132,8 +129,8 @@ class Reader:
         return self._waiting > 0 or self.listeners > 0
 
     async def run(self) -> None:
-        """Read until the client has left."""
-        while self._disconnect is None and self._error is None:
+        """Read until the client has left, or `stop`."""
+        while self._disconnect is None and self._error is None and not self._is_stopped:
             await self.room()
             try:
                 if self._begun is None:
@@ -177,9 +174,18 @@ class Reader:
 
     def start(self) -> None:
         """Have the reader run, if it does not yet."""
-        if not self._is_running and self._owner is not None:
+        if not self._is_running:
+            assert self._owner is not None
             self._is_running = True
             self._owner.start_reading()
+
+    def stop(self) -> None:
+        """Have `run` end with the call of the server's that it is in.
+
+        To cancel its task is not enough: below Python 3.11 a task group in a middleware's ``receive()`` may
+        take that for its own doing.
+        """
+        self._is_stopped = True
 
     def close(self, farewell: Message) -> None:
         """Let go of what was not taken, and of who listens: the request is over.
@@ -236,8 +242,7 @@ class Reader:
             self._waiting -= 1
 
     def _may_read(self) -> bool:
-        if self._owner is None:
-            return False
+        assert self._owner is not None
         if not self._demanded:
             self._demanded = not self._owner.reads_on_demand
         return self._demanded and (self._buffered <= self._owner.read_ahead or self._is_complete)
@@ -250,8 +255,8 @@ class Reader:
     def _take(self, message: Message) -> None:
         if message["type"] in _DISCONNECTS:
             self._disconnect = message
-            if self._owner is not None:
-                self._owner.hung_up()
+            assert self._owner is not None
+            self._owner.hung_up()
         else:
             self._is_complete = message["type"] == "http.request" and not message.get("more_body")
             if self._messages is _NOTHING:

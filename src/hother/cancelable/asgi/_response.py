@@ -133,9 +133,9 @@ class Response:
 
     def abandon(self) -> None:
         """Do not wait for ever for the messages that are being sent."""
-        if self._owner is not None:
-            for scope in self._sending:
-                scope.deadline = min(scope.deadline, self._owner.now() + self._owner.answer_timeout)
+        for scope in self._sending:
+            assert self._owner is not None
+            scope.deadline = min(scope.deadline, self._owner.now() + self._owner.answer_timeout)
 
     def close(self) -> None:
         """Let go of who listens: the request is over."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from types import CoroutineType, coroutine
 from typing import Any, TypeAlias, cast
 
@@ -22,23 +22,20 @@ async def _await(awaitable: Any) -> Any:
 
 @coroutine
 def go_on(steps: Steps, trap: Any) -> Generator[Any, Any, Any]:
-    """Await the rest of what has been taken one step, and is waiting for *trap* since.
+    """Await the rest of what has been taken one step in asyncio, and is waiting for *trap* since.
 
     It may be another task that does so, if what has been done up to now does not depend on the task.
     """
-    resume: Callable[[Any], Any]
     while True:
         try:
-            value = yield trap
+            yield trap
         except BaseException as error:
-            resume, argument = steps.throw, error
-        else:
-            if value is None:  # on asyncio it always is: no need to pass each step on
-                return (yield from steps.__await__())
-            resume, argument = steps.send, value
+            interruption = error
+        else:  # nothing was sent to us: asyncio never does
+            return (yield from steps.__await__())
         try:
-            trap = resume(argument)
+            trap = steps.throw(interruption)
         except StopIteration as end:
             return end.value
         finally:
-            del argument  # an error and this frame would keep each other
+            del interruption  # it and this frame would keep each other

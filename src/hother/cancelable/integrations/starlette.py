@@ -75,8 +75,7 @@ class RequestCancelationMiddleware(asgi.RequestCancelationMiddleware):
         outer = scope.get("app")
         if outer is not self._around() and isinstance(outer, Starlette):
             self._around = weakref.ref(outer)
-            if outer not in self._taught:
-                self._teach(outer)
+            self._teach(outer)
 
     def _teach(self, app: Starlette) -> None:
         """Have an application, and those mounted in it, answer a `CancelationError` as we do.
