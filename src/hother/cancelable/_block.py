@@ -27,7 +27,7 @@ from ._cleanup import Cleanup
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import Callback, CancelationToken
-from ._core._wakeup import call_at, call_soon, run_in, thread_safe_clock
+from ._core._wakeup import call_at, call_soon, run_in, task_id, thread_safe_clock
 
 # The blocks around this code, innermost first. All of them, since one that was left may be gone when
 # a task that was started in it looks for those around it.
@@ -68,6 +68,7 @@ class Block:
         self._name = name
         self._token = token
         self.loop = current_token()  #: fails, with nothing to undo, where no event loop runs
+        self._task_id = task_id(self.loop)
         self._clock = thread_safe_clock(self.loop)
         self.started_at = time.time()  #: in seconds since the epoch
         self.opened_at = self._clock()  #: on the loop's clock
@@ -110,8 +111,13 @@ class Block:
         return self._closed is not None
 
     @property
+    def is_of_this_task(self) -> bool:
+        """Whether the block is open, and the task that opened it runs this code."""
+        return self._closed is None and self._task_id == task_id(self.loop)
+
+    @property
     def is_around(self) -> bool:
-        """Whether the block is open, and this code runs in it."""
+        """Whether the block is open, and this code runs in it, or in a task that was started from there."""
         return any(block is self for block in _open_blocks(_current.get()))
 
     def call_soon(self, function: Callable[[], object]) -> bool:

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 
 
 def is_around(operation: Cancelable) -> bool:
-    """Whether this code runs in the block of *operation*."""
-    return operation._block is not None and operation._block.is_around
+    """Whether this code runs in the block of *operation*, whose scope then is enough to interrupt it.
+
+    A task that was started from there may belong to a task group around the block, which nobody can tell. So
+    it has a block of its own; unless there is a protected section, which must not be interrupted in any task.
+    """
+    block = operation._block
+    return block is not None and (block.is_of_this_task or (operation._shields > 0 and block.is_around))
 
 
 def part_of(operation: Cancelable) -> AbstractAsyncContextManager[object]:

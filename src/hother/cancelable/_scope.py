@@ -539,8 +539,8 @@ class Cancelable:
         """Make a coroutine function that does what *function* does, as long as this operation runs.
 
         Called in the operation's block, it raises if the operation was cancelled, and else awaits
-        *function*, which the block interrupts. Called elsewhere (in a task started before, or while the
-        operation was not entered), it opens a block of its own that follows the operation.
+        *function*, which the block interrupts. Called elsewhere (in another task, or while the operation
+        was not entered), it opens a block of its own that follows the operation.
 
         The coroutine raises ``CancelationError`` if the operation was cancelled, and `LifecycleError`
         if it has ended otherwise.

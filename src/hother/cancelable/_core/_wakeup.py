@@ -9,6 +9,7 @@ cannot be shown to be plain code of one of the loop's tasks.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 from collections.abc import Callable
@@ -85,6 +86,20 @@ async def _call_unless(taken_back: Any, when: float, function: Callable[..., obj
         await taken_back.wait()
     if not taken_back.is_set():
         function(*args)
+
+
+def task_id(loop: EventLoopToken) -> int | None:
+    """Return what tells the task that runs here from the others of *loop*; ``None`` if another loop runs here.
+
+    Once a task has ended, another one may have its id.
+    """
+    with suppress(RuntimeError):  # another backend's loop, or none
+        if hasattr(loop.native_token, "call_soon_threadsafe"):
+            return id(asyncio.current_task())
+        import trio
+
+        return id(trio.lowlevel.current_task())
+    return None
 
 
 def thread_safe_clock(loop: EventLoopToken) -> Callable[[], float]:
