@@ -434,6 +434,45 @@ async def test_a_parent_that_has_ended_limits_nobody_any_more() -> None:
         assert follower.remaining() == 2
 
 
+@pytest.mark.parametrize("timeout", [None, 5])
+async def test_a_parent_that_ends_in_time_lets_its_running_children_go_on(timeout: float | None) -> None:
+    """
+    Those in other tasks: from then on they have the time that is their own.
+    """
+    remaining: list[float | None] = []
+
+    async def work(parent: Cancelable) -> None:
+        async with Cancelable(parent=parent, timeout=timeout) as child:
+            async with Cancelable(parent=child) as grandchild:
+                remaining.append(grandchild.remaining())
+                await sleep(4)
+                remaining.append(grandchild.remaining())
+
+    async with create_task_group() as group:
+        async with Cancelable(timeout=2) as parent:
+            group.start_soon(work, parent)
+            await sleep(1)
+
+    assert remaining == [2, None if timeout is None else 1]
+
+
+async def test_a_stream_limits_children_between_its_steps_too() -> None:
+    """
+    Its operation has not ended, although no block of it is open.
+    """
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    stream = cancelable_stream(numbers(), timeout=2)
+    await stream.__anext__()
+    with pytest.raises(ParentCancelation, match="timed out after 2 seconds"):
+        async with Cancelable(parent=stream.cancelable):
+            await sleep(3)
+    await stream.aclose()
+
+
 async def test_nothing_of_a_child_stays_with_its_parent() -> None:
     """
     Ten thousand that are over cost nothing when the deadline is moved.

@@ -83,6 +83,8 @@ def update(operation: Cancelable) -> None:
     """Look up the deadline of *operation* again, and tell those that go by it. In its loop."""
     block = operation._block
     assert block is not None
+    if operation._token.is_cancelled:
+        return  # it is known whose deadline it was
     deadline = _earliest(operation, block)[0]
     if deadline != block.deadline:
         block.set_deadline(deadline)
@@ -122,7 +124,7 @@ def _deadline_of(above: Cancelable, is_parent: bool, entered_at: float, block: B
     other = above._block
     if other is None:  # who follows an operation that was not entered has the time that it would have
         return inf if is_parent or above._timeout is None else entered_at + above._timeout
-    if is_parent and other.is_closed:
+    if is_parent and above._status.is_final:  # not just closed: a stream has a block for each step
         return inf
     return block.in_own_time(other)
 

@@ -10,6 +10,7 @@ from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, leaves
 from ._core._lifecycle import OperationStatus
+from ._deadline import tell_followers
 
 if TYPE_CHECKING:
     from ._scope import Cancelable
@@ -41,6 +42,7 @@ async def finish(operation: Cancelable, block: Block, left: BaseException | None
     else:
         operation._error = repr(left)
         operation._become(OperationStatus.FAILED)
+    tell_followers(operation)  # children that go on have no deadline of a parent that has ended
     callbacks = operation._callbacks.get(_EVENTS[operation._status])
     if callbacks:
         if operation._cleanup is not None and operation._status is OperationStatus.CANCELLED:
