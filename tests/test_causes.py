@@ -479,3 +479,32 @@ async def test_a_declined_cause_leaves_the_operation_as_it_was() -> None:
     assert token.statistics().callbacks == 0
     with pytest.raises(CancelationError):
         token.check()
+
+
+@pytest.mark.parametrize("declines", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("through", ["token", "parent"])
+async def test_a_policy_declines_for_its_own_part_alone(through: str, declines: tuple[bool, bool]) -> None:
+    """
+    What two parts listen to stops an operation made of them, if the policy of either lets it.
+    """
+    parent = Cancelable()
+    asked: list[bool] = []
+
+    def part(declined: bool) -> Cancelable:
+        def unless(_: Cancelation) -> bool:
+            asked.append(declined)
+            return declined
+
+        if through == "token":
+            return Cancelable(tokens=[parent.token], unless=unless, raise_on_cancel=False)
+        return Cancelable(parent=parent, unless=unless, raise_on_cancel=False)
+
+    first, second = map(part, declines)
+    async with first.combine(second) as combined:
+        parent.cancel()
+        parent.cancel(CancelationReason.SHUTDOWN)
+        await checkpoint()
+
+    assert combined.is_cancelled is not all(declines)
+    assert len(combined.causes) + len(combined.declined) == 2
+    assert len(asked) <= 4

@@ -80,23 +80,33 @@ def _causes_of(operation: Cancelable) -> Iterator[Cancelation]:
         yield from (parent_cancelation(parent._name, cause) for cause in parent.causes)
 
 
+def declined(operation: Cancelable) -> tuple[Cancelation, ...]:
+    """What policies of *operation* have declined, and none of them has let through."""
+    kept = {id(cause): cause for cause, _ in _declined(operation)}
+    for cause in operation._token.causes:
+        kept.pop(id(cause), None)
+    return tuple(kept.values())[:KEPT]
+
+
 def _hear(operation: Cancelable, unless: Policy, cause: Cancelation) -> None:
-    if any(known is cause for known in _known(operation)):
+    if any(known is cause for known in _known(operation, unless)):
         return
     if _declines(unless, cause):
-        _keep_declined(operation, cause)
+        _keep_declined(operation, unless, cause)
     else:
         operation._settle(cause)
 
 
 def _hear_parent(operation: Cancelable, unless: Policy, parent: Cancelable, cause: Cancelation) -> None:
-    is_known = any(known.cause is cause and known.by == parent._name for known in _known(operation))
-    if not is_known:
-        _hear(operation, unless, parent_cancelation(parent._name, cause))
+    records = (*operation._token.causes, *(known for known, _ in _declined(operation)))
+    same = (known for known in records if known.cause is cause and known.by == parent._name)
+    _hear(operation, unless, next(same, None) or parent_cancelation(parent._name, cause))
 
 
-def _known(operation: Cancelable) -> tuple[Cancelation, ...]:
-    return operation._token.causes + operation.declined
+def _known(operation: Cancelable, unless: Policy) -> tuple[Cancelation, ...]:
+    """What need not be heard again: what has cancelled *operation*, and what this policy has declined."""
+    by_policy = (cause for cause, policy in _declined(operation) if policy is unless)
+    return (*operation._token.causes, *by_policy)
 
 
 def _declines(unless: Policy, cause: Cancelation) -> bool:
@@ -107,8 +117,13 @@ def _declines(unless: Policy, cause: Cancelation) -> bool:
         return False
 
 
-def _keep_declined(operation: Cancelable, cause: Cancelation) -> None:
+def _declined(operation: Cancelable) -> list[tuple[Cancelation, Policy]]:
     # Made when first needed, by whichever thread is first.
-    declined = operation.__dict__.setdefault("_declined", [])
-    if len(declined) < KEPT:
-        declined.append(cause)
+    kept: list[tuple[Cancelation, Policy]] = operation.__dict__.setdefault("_declined", [])
+    return kept
+
+
+def _keep_declined(operation: Cancelable, unless: Policy, cause: Cancelation) -> None:
+    kept = _declined(operation)
+    if sum(policy is unless for _, policy in kept) < KEPT:
+        kept.append((cause, unless))

@@ -291,7 +291,7 @@ class Cancelable:
     @property
     def declined(self) -> tuple[Cancelation, ...]:
         """What asked for its cancelation in vain, since ``unless`` declined; in order, the first 16."""
-        return tuple(self.__dict__.get("_declined", ()))
+        return _causes.declined(self)
 
     @property
     def is_cancelled(self) -> bool:
