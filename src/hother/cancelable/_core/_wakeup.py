@@ -9,7 +9,6 @@ cannot be shown to be plain code of one of the loop's tasks.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import sys
 from collections.abc import Callable
@@ -95,6 +94,8 @@ def task_id(loop: EventLoopToken) -> int | None:
     """
     with suppress(RuntimeError):  # another backend's loop, or none
         if hasattr(loop.native_token, "call_soon_threadsafe"):
+            import asyncio
+
             return id(asyncio.current_task())
         import trio
 
