@@ -46,7 +46,7 @@ async def run_to_end(
             raise
         # Ctrl-C in the work, and the like: the task group has wrapped it.
         found = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        urgent = found[0] if len(found) == 1 else error
+        urgent: BaseException = found[0] if len(found) == 1 else cast("BaseException", error)
     else:
         return work.result()
     raise urgent  # here, where nothing becomes its context
