@@ -82,9 +82,7 @@ async def leftovers(request: Request) -> JSONResponse:
     gc.collect()
     counted = {"Cancelable", "CancelableWebSocket", "WebSocket", "Watch", "Block"}
     objects = [type(thing).__name__ for thing in gc.get_objects()]
-    return JSONResponse(
-        {"tasks": count_tasks(), **{name: objects.count(name) for name in counted}}
-    )
+    return JSONResponse({"tasks": count_tasks(), **{name: objects.count(name) for name in counted}})
 
 
 ROUTES: list[BaseRoute] = [
