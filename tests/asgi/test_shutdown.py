@@ -261,6 +261,25 @@ async def test_what_was_put_off_does_not_hurt_a_request_that_is_over(policy: Any
     assert (peer.status, steps) == (200, ["background"])
 
 
+async def test_of_two_middlewares_the_outer_one_hears_for_the_lifespan_too() -> None:
+    """
+    Some servers tell only one, and a request of the same application would know more than its tasks.
+    """
+    tokens: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        tokens.append(current_shutdown_token())
+        await lifespan(receive, send)
+
+    inner = RequestCancelationMiddleware(app)
+    outer = RequestCancelationMiddleware(inner)
+    async with started(outer):
+        outer.begin_shutdown()
+        assert tokens == [outer.shutdown_token]
+    async with started(inner):
+        assert tokens[1:] == [inner.shutdown_token]
+
+
 # --- Requests that come late
 
 
