@@ -82,6 +82,55 @@ async def test_an_error_of_a_section_is_its_own() -> None:
         assert operation.status is OperationStatus.RUNNING
 
 
+async def test_what_is_no_exception_passes_through_a_section_as_it_is() -> None:
+    """
+    Nobody catches Ctrl-C, or a failed assertion of pytest's, by looking into groups.
+    """
+
+    class Urgent(BaseException):
+        pass
+
+    urgent = Urgent()
+    urgent.__cause__ = cause = ValueError()
+
+    async def work() -> None:
+        raise urgent
+
+    with pytest.raises(Urgent) as raised:
+        async with Cancelable() as operation:
+            await operation.critical(work)
+
+    assert raised.value is urgent
+    assert urgent.__cause__ is cause
+    assert operation.status is OperationStatus.FAILED
+
+
+async def test_after_its_end_an_operation_begins_no_section_even_if_another_one_goes_on() -> None:
+    """
+    A shielded section may outlive the block in a task of its own: nothing new begins there.
+    """
+    has_ended = anyio.Event()
+    account = Account()
+
+    async def outlive(operation: Cancelable) -> None:
+        async with operation.shield():
+            await has_ended.wait()
+            with pytest.raises(LifecycleError, match="completed"):
+                await operation.critical(account.transfer)
+            with pytest.raises(LifecycleError, match="completed"):
+                async with operation.shield():
+                    account.begun += 1
+
+    async with create_task_group() as group:
+        async with Cancelable() as operation:
+            group.start_soon(outlive, operation)
+            await wait_all_tasks_blocked()
+        has_ended.set()
+
+    assert account.begun == 0
+    assert operation.status is OperationStatus.COMPLETED
+
+
 @pytest.mark.parametrize("how", ["operation", "deadline", "scope"])
 async def test_a_cancelation_in_a_section_waits_for_its_end(how: str) -> None:
     """

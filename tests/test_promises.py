@@ -83,7 +83,7 @@ async def test_a_timeout_within_a_composite_fires(kind: Any) -> None:
             await sleep(LONG)
 
     due = SHORT if kind is AllOfSource else SHORT / 2
-    assert due <= anyio.current_time() - start < due + 1
+    assert due - 0.001 <= anyio.current_time() - start < due + 1  # clocks are floats
 
 
 async def test_a_composite_does_not_cancel_by_itself() -> None:

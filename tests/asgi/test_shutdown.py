@@ -261,6 +261,25 @@ async def test_what_was_put_off_does_not_hurt_a_request_that_is_over(policy: Any
     assert (peer.status, steps) == (200, ["background"])
 
 
+async def test_of_two_middlewares_the_outer_one_hears_for_the_lifespan_too() -> None:
+    """
+    Some servers tell only one, and a request of the same application would know more than its tasks.
+    """
+    tokens: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        tokens.append(current_shutdown_token())
+        await lifespan(receive, send)
+
+    inner = RequestCancelationMiddleware(app)
+    outer = RequestCancelationMiddleware(inner)
+    async with started(outer):
+        outer.begin_shutdown()
+        assert tokens == [outer.shutdown_token]
+    async with started(inner):
+        assert tokens[1:] == [inner.shutdown_token]
+
+
 # --- Requests that come late
 
 
@@ -282,6 +301,35 @@ async def test_a_request_that_comes_late_has_the_time_that_others_had(
         await peer.run(middleware)
 
     assert (app.ended_at, peer.status) == (ended_at, status)
+
+
+@pytest.mark.parametrize(
+    ("stated", "on_route", "told_at", "ended_at"),
+    [
+        ("cancel", "finish", None, 10),
+        ("finish", "cancel", 0, 0),
+        ("ignore", Grace(3), 3, 6),
+        ("finish", "ignore", 2, 10),
+        ("cancel", "ignore", 2, 10),
+        (None, "finish", None, 10),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 2])
+async def test_the_route_of_a_late_request_decides(
+    stated: Any, on_route: Any, told_at: float | None, ended_at: float, times: int
+) -> None:
+    """
+    Its client may have come back for a stream that would keep the server from ending.
+    """
+    app = RequestPolicy(on_shutdown=on_route)(Application())
+    middleware = RequestCancelationMiddleware(app, on_shutdown=stated)
+    if times == 2:
+        middleware = RequestCancelationMiddleware(middleware)
+    async with started(middleware):
+        middleware.begin_shutdown()
+        await Peer().run(middleware)
+
+    assert (app.told_at, app.ended_at) == (told_at, ended_at)
 
 
 async def test_late_requests_can_be_refused() -> None:

@@ -78,6 +78,8 @@ def settled_leftovers(server: ServerProcess, *, settling: float = 15) -> dict[st
         sleep(0.2)
         previous, found = found, ask_leftovers(server)
         is_same = (found["tasks"], found["objects"]) == (previous["tasks"], previous["objects"])
-        if is_same and found["objects"]["CancelationToken"] <= 1:  # of the request that counts
+        if (
+            is_same and found["objects"]["CancelationToken"] <= 2
+        ):  # of the request that counts, and of the shutdown to come
             break
     return found

@@ -31,6 +31,7 @@ from hother.cancelable.integrations.starlette import (
     get_request_token,
 )
 from tests.servers.recording import record
+from tests.servers.tasks import count_tasks
 
 feeds = ResumableEvents(window=5)
 closed: Counter[str] = Counter()
@@ -206,7 +207,7 @@ async def idle(request: Request) -> Response:
 
 async def leftovers(_: Request) -> Response:
     """Count what is in the process besides this request."""
-    return JSONResponse({"tasks": len(anyio.get_running_tasks()), **process()})
+    return JSONResponse({"tasks": count_tasks(), **process()})
 
 
 def process() -> dict[str, Any]:

@@ -11,25 +11,34 @@ from tests.servers.process import ServerProcess
 from tests.servers.raw_client import hang_up, http_request, read_response
 
 APP = "tests.servers.fastapi_app:app"
+PLAIN_STREAM = "/plain-stream"
 MEBIBYTE = 2**20
 SETTLING = 15  #: seconds
-ALIVE = 1  #: tokens: of the request that counts
+ALIVE = 2  #: tokens: of the request that counts, and of the shutdown to come
 
 
 def leave(server: ServerProcess, path: str, key: str) -> None:
-    """Make a request, and leave while its handler runs."""
+    """Make a request, and leave while its handler runs.
+
+    Starlette does not close the generator of a stream of its own: Python does, perhaps only when it
+    collects garbage, as `leftovers` has it do.
+    """
     sock = server.connect()
     http_request(sock, path=f"{path}?{key}")
     server.wait_event("running", key)
     hang_up(sock)
-    server.wait_event("stopped", key)
+    if path != PLAIN_STREAM:
+        server.wait_event("stopped", key)
 
 
 def leave_often(server: ServerProcess, key: str, times: int) -> None:
     """Leave *times* requests, a few of them at once."""
-    paths = ["/data", "/slow", "/stream", "/plain", "/plain-stream"]
+    paths = ["/data", "/slow", "/stream", "/plain", PLAIN_STREAM]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda n: leave(server, paths[n % len(paths)], f"{key}-{n}"), range(times)))
+    leftovers(server)
+    for n in range(paths.index(PLAIN_STREAM), times, len(paths)):
+        server.wait_event("stopped", f"{key}-{n}")
 
 
 def leftovers(server: ServerProcess) -> dict[str, Any]:
@@ -59,6 +68,6 @@ def test_a_thousand_disconnected_requests_leave_nothing(server: ServerProcess, k
     assert after["tasks"] <= before["tasks"]
     assert after["threads"] <= before["threads"]
     assert after["files"] <= before["files"] + 1
-    ours = {"Exchange": 1, "Reader": 1, "CancelationToken": 1, "Cancelable": 0, "Block": 0}
+    ours = {"Exchange": 1, "Reader": 1, "CancelationToken": ALIVE, "Cancelable": 0, "Block": 0}
     assert after["objects"] == ours, "more than the request that counts"
     assert after["resident"] - before["resident"] < 8 * MEBIBYTE

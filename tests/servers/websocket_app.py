@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from hother.cancelable import Cancelable, CancelationReason
 from hother.cancelable.integrations.starlette import CancelableWebSocket, RequestCancelationMiddleware
 from tests.servers.recording import record
+from tests.servers.tasks import count_tasks
 
 Handler = Callable[[CancelableWebSocket, Cancelable], Awaitable[None]]
 
@@ -81,9 +82,7 @@ async def leftovers(request: Request) -> JSONResponse:
     gc.collect()
     counted = {"Cancelable", "CancelableWebSocket", "WebSocket", "Watch", "Block"}
     objects = [type(thing).__name__ for thing in gc.get_objects()]
-    return JSONResponse(
-        {"tasks": len(anyio.get_running_tasks()), **{name: objects.count(name) for name in counted}}
-    )
+    return JSONResponse({"tasks": count_tasks(), **{name: objects.count(name) for name in counted}})
 
 
 ROUTES: list[BaseRoute] = [

@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
 from anyio import CancelScope, Event, create_task_group
 
@@ -19,6 +20,9 @@ from ._cleanup import Cleanup, ShieldedScope
 from ._core._errors import CancelationError, TimeoutCancelation
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 T = TypeVar("T")
 
@@ -36,10 +40,16 @@ async def run_to_end(
         with CancelScope(shield=True):
             async with create_task_group() as tasks:
                 tasks.start_soon(work.run)
-    except BaseException:
+    except BaseException as error:
         work.report_error()  # there is something more urgent to raise
-        raise
-    return work.result()
+        if not isinstance(error, BaseExceptionGroup):
+            raise
+        # Ctrl-C in the work, and the like: the task group has wrapped it.
+        found = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        urgent: BaseException = found[0] if len(found) == 1 else cast("BaseException", error)
+    else:
+        return work.result()
+    raise urgent  # here, where nothing becomes its context
 
 
 @final

@@ -687,7 +687,9 @@ class Cancelable:
             notify_transition(observers, event)
 
     def _shield_changed(self, entered: bool) -> None:
-        if self._status.is_final and not entered:
+        if self._status.is_final:
+            if entered:
+                check_transition(self._status, OperationStatus.SHIELDED)  # raises
             return  # a section in a task that outlives the block
         shields = self._shields + (1 if entered else -1)
         if shields == int(entered):  # the first one in, or the last one out

@@ -19,7 +19,7 @@ from .._core._report import report
 from ._access_log import log_cancelled
 from ._agenda import Agenda
 from ._loops import Undo
-from ._policy import DEFAULTS, Grace, OnDisconnect, RequestPolicy, policy_of, shortest_timeout
+from ._policy import DEFAULT_GRACE, DEFAULTS, Grace, OnDisconnect, RequestPolicy, policy_of, shortest_timeout
 from ._response import Phase
 from ._types import Scope
 
@@ -157,11 +157,15 @@ class Course:
 
     def react_late(self, event: Cancelation) -> None:
         """React to a shutdown that is older than the request, which has all the time that others get."""
+        self._later(self._exchange.now(), self._decide_late, event)  # when it is routed, as a rule
+
+    def _decide_late(self, event: Cancelation) -> None:
         on_shutdown = self.policy.on_shutdown
-        if isinstance(on_shutdown, Grace):
-            self._later(self._exchange.now() + on_shutdown.total, self.react, event)
-        elif on_shutdown == "cancel":
+        if on_shutdown == "cancel":
             self.react(event)
+        else:  # a policy that becomes known meanwhile counts, too
+            grace = on_shutdown if isinstance(on_shutdown, Grace) else DEFAULT_GRACE
+            self._later(self._started_at + grace.total, self.react, event)
 
     def _warn(self, event: Cancelation) -> None:
         reaction = self._reaction_to(event)

@@ -23,6 +23,10 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGBREAK")
 """What servers take for the order to stop, on one platform or another."""
 
 
+SHUTDOWN_KEY = "cancelation_shutdown"
+"""Where the shutdown that the outermost middleware hears of is in the lifespan's scope."""
+
+
 class Lifespan:
     """One lifespan of an application.
 
@@ -44,11 +48,13 @@ class Lifespan:
         """Call *app*."""
         self._shutdown.start()
         outer = in_lifespan.get()
-        in_lifespan.set(self._shutdown)
+        in_lifespan.set(scope.setdefault(SHUTDOWN_KEY, self._shutdown))
         try:
             await app(scope, self._receive_or_stop, self._send_or_start)
         finally:
             in_lifespan.set(outer)
+            if scope.get(SHUTDOWN_KEY) is self._shutdown:
+                del scope[SHUTDOWN_KEY]
             self._signals.close()
             self._shutdown.end()
 

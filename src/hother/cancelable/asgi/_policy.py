@@ -143,8 +143,11 @@ class RequestPolicy:
         return endpoint
 
 
-DEFAULTS = RequestPolicy(timeout=None, on_disconnect="cancel", on_shutdown=Grace(2.0))
-"""What holds where nobody has stated anything. Hypercorn gives up after 3 seconds."""
+DEFAULT_GRACE = Grace(2.0)
+"""How long requests may take when the server stops. Hypercorn gives up after 3 seconds."""
+
+DEFAULTS = RequestPolicy(timeout=None, on_disconnect="cancel", on_shutdown=DEFAULT_GRACE)
+"""What holds where nobody has stated anything."""
 
 
 def policy_on(endpoint: object, method: str) -> RequestPolicy | None:

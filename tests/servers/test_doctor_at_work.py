@@ -41,7 +41,6 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 pytestmark = [
-    pytest.mark.real_time,
     pytest.mark.only_on("asyncio"),
     pytest.mark.skipif(sys.platform == "win32", reason="the doctor needs signals"),
 ]
