@@ -160,10 +160,7 @@ class Block(Listener):
     @property
     def is_around(self) -> bool:
         """Whether the block is open, and this code runs in it, or in a task that was started from there."""
-        current = _current.get()
-        if not current or self._closed is not None:
-            return False
-        return current[0]() is self or any(block() is self for block in current)  # most often the innermost
+        return self._closed is None and any(block() is self for block in _current.get())
 
     def call_soon(self, function: Callable[[], object]) -> bool:
         """Have *function* called by the loop, if the block is open then. Tells whether it is now."""
