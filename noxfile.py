@@ -74,7 +74,7 @@ def browser(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Combine what the sessions with tests measured: it must be everything."""
     if not list(Path.cwd().glob(".coverage.*")):
-        session.error("Nothing was measured yet: run `nox -s tests coverage`.")
+        session.error(f"Nothing was measured yet: run `nox -s tests-{PYTHONS[-1]} coverage`.")
     session.install("coverage[toml]")
     session.run("coverage", "combine")
     session.run("coverage", "report")
