@@ -28,6 +28,7 @@ from hother.cancelable import (
     CancelationToken,
     LifecycleError,
     ManualCancelation,
+    OperationRegistry,
     OperationStatus,
     ParentCancelation,
     SignalCancelation,
@@ -315,14 +316,17 @@ async def test_ten_thousand_short_operations_leave_nothing_on_a_long_one(how: st
 
 async def test_an_outer_cancelation_leaves_nothing_behind() -> None:
     """
-    The operation has ended, and is nobody's current one.
+    The operation has ended, is nobody's current one, and in no registry.
     """
+    registry = OperationRegistry()
     with anyio.move_on_after(SHORT):
-        async with Cancelable() as operation:
+        async with Cancelable(observers=[registry]) as operation:
             await sleep(LONG)
 
     assert operation.status is OperationStatus.CANCELLED
     assert current_operation() is None
+    assert operation.id not in registry
+    assert len(registry) == 0
 
 
 async def test_an_operation_serves_one_block() -> None:

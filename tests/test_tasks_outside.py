@@ -133,6 +133,7 @@ async def test_tasks_of_a_protected_section_are_protected(protect: str) -> None:
     assert seen == [0, 1, 2]
 
 
+@pytest.mark.skipif(len(anyio.get_available_backends()) < 2, reason="there is one backend only")
 @pytest.mark.real_time
 async def test_the_loop_of_another_backend_is_no_place_in_the_block(anyio_backend_name: str) -> None:
     """

@@ -1130,6 +1130,32 @@ async def test_calls_work_after_the_operation_has_ended_well() -> None:
     assert peer.messages == ["that is all"]
 
 
+async def test_a_call_in_a_task_outside_of_the_block_ends_with_the_operation() -> None:
+    """
+    The block's scope does not reach it; the operation does.
+    """
+
+    async def endpoint(websocket: WebSocket) -> None:
+        operation = Cancelable(raise_on_cancel=False)
+        socket = CancelableWebSocket(websocket, operation)
+        await socket.accept()
+
+        async def listen() -> None:
+            with pytest.raises(ManualCancelation, match="enough"):
+                await socket.receive_text()
+
+        async with create_task_group() as tasks:
+            async with operation:
+                tasks.start_soon(listen)
+                await anyio.sleep(1)
+                operation.cancel(message="enough")
+                await anyio.sleep(1)
+
+    await websocket_peer().run(serve(endpoint))
+
+    assert anyio.current_time() == 1
+
+
 async def test_a_call_that_outlives_its_operation_ends_at_the_deadline() -> None:
     """
     In another task, where nobody waits for it.

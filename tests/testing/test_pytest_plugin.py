@@ -16,6 +16,9 @@ import hother.cancelable
 
 pytest_plugins = "pytester"
 
+# Python 3.13.0's argparse, when the oldest pytest 9 gives it no file.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not expect:UserWarning")
+
 NUMBER_OF_BACKENDS = len(get_available_backends())
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"

@@ -68,7 +68,6 @@ class Block(Listener):
         "_hard_deadline",
         "_heard",
         "_is_detached",
-        "_is_sent_for",
         "_name",
         "_native_token",
         "_outer",
@@ -107,7 +106,6 @@ class Block(Listener):
         self._token = token
         self._task_id = task_id(self._native_token)
         self._is_detached = is_detached
-        self._is_sent_for = False  # whether the loop was asked to stop it
         around = _current.get()
         self._around = around and tuple(weakref.ref(block) for block in _open_blocks(around))
         self._outer = () if is_detached else self._around  # of those around it, whom it has to do with
@@ -160,10 +158,7 @@ class Block(Listener):
     @property
     def is_around(self) -> bool:
         """Whether the block is open, and this code runs in it, or in a task that was started from there."""
-        current = _current.get()
-        if not current or self._closed is not None:
-            return False
-        return current[0]() is self or any(block() is self for block in current)  # most often the innermost
+        return self._closed is None and any(block() is self for block in _current.get())
 
     def call_soon(self, function: Callable[[], object]) -> bool:
         """Have *function* called by the loop, if the block is open then. Tells whether it is now."""

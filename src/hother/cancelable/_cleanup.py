@@ -20,7 +20,7 @@ class Cleanup:
     __slots__ = ("_begins_at", "_scopes", "seconds")
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds  #: how many there are for all together
+        self.seconds: float = seconds  #: how many there are for all together
         self._begins_at = inf
         self._scopes: dict[CancelScope, float] = {}  # with the deadlines that they would have
 

@@ -60,7 +60,7 @@ class Filter:
         if unknown:
             known = ", ".join(OperationFilter.__annotations__)
             raise TypeError(f"no filter for operations: {', '.join(sorted(unknown))} (there are {known})")
-        self.id = wanted.get("id")
+        self.id: str | None = wanted.get("id")
         self._name = wanted.get("name")
         self._glob = wanted.get("name_glob")
         self._statuses = _statuses(wanted.get("status"))

@@ -15,7 +15,7 @@ class Answer:
     def __init__(self) -> None:
         self.sent: list[Message] = []  #: every message that the server took, in order
         self.sent_at: list[float] = []  #: when it did, on the loop's clock, in seconds
-        self.complete = False  #: whether the response is, or the application closed the WebSocket
+        self.complete: bool = False  #: whether the response is, or the application closed the WebSocket
 
     @property
     def status(self) -> int | None:

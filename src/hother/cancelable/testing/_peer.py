@@ -73,12 +73,12 @@ class Peer(Answer):
         super().__init__()
         self.habits = habits
         self.strict = strict
-        self.receiving = 0  #: how many calls of ``receive()`` wait right now
-        self.received = 0  #: how many messages ``receive()`` has handed over
-        self.gone = False  #: whether the client has left
-        self.half_closed = False  #: whether it has closed its side, and still reads
-        self.told = False  #: whether ``receive()`` has said so
-        self.returned = False  #: whether the application has returned, or raised
+        self.receiving: int = 0  #: how many calls of ``receive()`` wait right now
+        self.received: int = 0  #: how many messages ``receive()`` has handed over
+        self.gone: bool = False  #: whether the client has left
+        self.half_closed: bool = False  #: whether it has closed its side, and still reads
+        self.told: bool = False  #: whether ``receive()`` has said so
+        self.returned: bool = False  #: whether the application has returned, or raised
         self.gone_at: float | None = None  #: when the client left, on the loop's clock, in seconds
         self.returned_at: float | None = None  #: when the application returned, or raised
         self.violations: list[str] = []  #: what a well-behaved application never does
@@ -99,7 +99,7 @@ class Peer(Answer):
             lambda: (self._size, len(self.sent), self._waits),
         )
 
-        self.scope = _scope(kind, path, query, headers, habits)
+        self.scope: dict[str, Any] = _scope(kind, path, query, headers, habits)
         self.scope["state"] = {} if state is None else state
         if extensions is not None:
             self.scope["extensions"] = extensions

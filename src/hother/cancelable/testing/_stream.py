@@ -77,9 +77,9 @@ class StreamSimulator(Generic[T]):
         self.delivered: list[T] = []  #: the items that were handed over
         self.delivered_at: list[float] = []  #: when, on the event loop's clock, in seconds
         self.read_by: list[int] = []  #: the ids of the tasks that asked for items, in order
-        self.interruptions = 0  #: how often a wait for an item was interrupted
-        self.has_ended = False  #: whether the last item was handed over and the end was seen, or it failed
-        self.is_closed = False  #: whether ``aclose()`` ran to its end
+        self.interruptions: int = 0  #: how often a wait for an item was interrupted
+        self.has_ended: bool = False  #: whether it failed, or the end was seen after the last item
+        self.is_closed: bool = False  #: whether ``aclose()`` ran to its end
         self.closed_at: float | None = None  #: when ``aclose()`` was first called
         self.closed_by: list[int] = []  #: the ids of the tasks that called ``aclose()``
 
