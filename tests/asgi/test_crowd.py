@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -154,6 +155,24 @@ async def test_each_request_has_to_last_by_itself() -> None:
         tasks.cancel_scope.cancel()
 
     assert seen == [2, 3, 4, 5, 5]
+
+
+@crowds
+@pytest.mark.real_time
+async def test_while_the_loop_is_late_requests_have_to_last_longer() -> None:
+    """
+    They wait for each other then, and more work would make that worse.
+    """
+    peer = Peer()
+    with anyio.fail_after(30):
+        async with create_task_group() as tasks:
+            tasks.start_soon(peer.run, RequestCancelationMiddleware(Handler()))
+            await anyio.sleep(0)
+            time.sleep(0.1)  # noqa: ASYNC251 (somebody blocks the loop)
+            await anyio.sleep(0.01)
+            assert peer.receiving == 0
+            await peer.until(lambda: peer.receiving)
+            tasks.cancel_scope.cancel()
 
 
 @crowds
