@@ -167,7 +167,7 @@ async def test_while_the_loop_is_late_requests_have_to_last_longer() -> None:
     with anyio.fail_after(30):
         async with create_task_group() as tasks:
             tasks.start_soon(peer.run, RequestCancelationMiddleware(Handler()))
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             time.sleep(0.1)  # noqa: ASYNC251 (somebody blocks the loop)
             await anyio.sleep(0.01)
             assert peer.receiving == 0
