@@ -27,9 +27,11 @@ FEW = 8
 PATIENCE = 0.025
 """How long the others must last, in seconds."""
 
-
 LATENESS = 4.0
 """How much longer they must last, in units of how late the timer is."""
+
+LONGEST = 1.0
+"""How long they must last at most, in seconds. Who may have a shorter deadline does not get in line."""
 
 
 class Crowd:
@@ -72,7 +74,7 @@ class Crowd:
         while self._young:
             exchange, since = next(iter(self._young.items()))
             now = exchange.now()
-            patience = max(patience, PATIENCE + LATENESS * (now - self._due))
+            patience = min(max(patience, PATIENCE + LATENESS * (now - self._due)), LONGEST)
             if now < since + patience:
                 self._set_alarm(exchange.loop, since + patience)
                 return
