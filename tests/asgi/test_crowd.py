@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -15,8 +16,16 @@ import pytest
 from anyio import CancelScope, create_task_group, wait_all_tasks_blocked
 
 from hother.cancelable import Cancelable, CancelationToken
-from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, _crowd, _late_scope, _policy
-from hother.cancelable.asgi._crowd import FEW, PATIENCE
+from hother.cancelable.asgi import (
+    TOKEN_KEY,
+    RequestCancelationMiddleware,
+    RequestPolicy,
+    _crowd,
+    _late_scope,
+    _policy,
+)
+from hother.cancelable.asgi._crowd import FEW, LONGEST, PATIENCE
+from hother.cancelable.asgi._late_scope import note_place
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import ALL_HABITS, UVICORN, Habits, Peer
 from tests.sweep import cancelling_at, every_checkpoint
@@ -29,6 +38,14 @@ START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 LAST: Message = {"type": "http.response.body", "body": b"last"}
 
 every_server = pytest.mark.parametrize("habits", ALL_HABITS, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_has_stated_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Other tests have, in the process that they share.
+    """
+    monkeypatch.setattr(_policy, "_shortest", [inf])
 
 
 @pytest.fixture(params=["crowd", "eager crowd"])
@@ -157,7 +174,25 @@ async def test_each_request_has_to_last_by_itself() -> None:
 
 
 @crowds
-@pytest.mark.parametrize("timeout", [0.0, PATIENCE / 3, PATIENCE, PATIENCE * 2])
+@pytest.mark.real_time
+async def test_while_the_loop_is_late_requests_have_to_last_longer() -> None:
+    """
+    They wait for each other then, and more work would make that worse.
+    """
+    peer = Peer()
+    with anyio.fail_after(30):
+        async with create_task_group() as tasks:
+            tasks.start_soon(peer.run, RequestCancelationMiddleware(Handler()))
+            await anyio.lowlevel.checkpoint()
+            time.sleep(0.1)  # noqa: ASYNC251 (somebody blocks the loop)
+            await anyio.sleep(0.01)
+            assert peer.receiving == 0
+            await peer.until(lambda: peer.receiving)
+            tasks.cancel_scope.cancel()
+
+
+@crowds
+@pytest.mark.parametrize("timeout", [0.0, PATIENCE / 3, PATIENCE, PATIENCE * 2, LONGEST, LONGEST * 2])
 async def test_a_short_deadline_does_not_wait_for_its_turn(timeout: float) -> None:
     """
     Each is kept to the moment.
@@ -322,11 +357,35 @@ async def test_a_thread_may_cancel_in_the_first_step() -> None:
     assert anyio.current_time() == 0
 
 
-async def test_a_request_without_any_limit_has_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+@crowds
+@pytest.mark.parametrize("timeout", [PATIENCE / 2, None, "inherit", HOUR])
+async def test_a_short_deadline_of_a_route_does_not_wait_for_its_turn(timeout: Any) -> None:
+    """
+    And does not hurry the requests of other routes.
+    """
+    endpoint = RequestPolicy(timeout=timeout)(lambda: None)
+    RequestPolicy(timeout=PATIENCE / 2)(lambda: None)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["endpoint"] = endpoint
+        await anyio.sleep(PATIENCE * 0.9)
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    is_short = timeout == PATIENCE / 2
+    assert peer.status == (504 if is_short else 200)
+    assert anyio.current_time() == pytest.approx(PATIENCE / 2 if is_short else PATIENCE * 0.9)
+    if note_place() is not None:  # else it was decided before there was a route
+        assert bool(peer.received) == is_short
+
+
+async def test_a_request_without_any_limit_has_no_timer() -> None:
     """
     Nobody has stated one in this process.
     """
-    monkeypatch.setattr(_policy, "_shortest", [inf])
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await anyio.sleep(1)

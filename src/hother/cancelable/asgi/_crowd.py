@@ -2,8 +2,9 @@
 
 A monitor costs as much as the rest of a short request, and most requests are over in a moment. While few
 are open that does not matter: a request is monitored as soon as it waits for something. In a crowd, it is
-monitored once it has lasted for `PATIENCE` seconds. If its client leaves before, that is seen then; who
-cancels its token is heard at any time.
+monitored once it has lasted for `PATIENCE` seconds, or longer if the loop has so much to do that its
+timers are late: then requests last because they wait for each other, and monitors would make that worse.
+If a client leaves before, that is seen then; who cancels a token is heard at any time.
 """
 
 from __future__ import annotations
@@ -26,16 +27,23 @@ FEW = 8
 PATIENCE = 0.025
 """How long the others must last, in seconds."""
 
+LATENESS = 4.0
+"""How much longer they must last, in units of how late the timer is."""
+
+LONGEST = 1.0
+"""How long they must last at most, in seconds. Who may have a shorter deadline does not get in line."""
+
 
 class Crowd:
     """The requests of one event loop that wait for something."""
 
-    __slots__ = ("__weakref__", "_alarm", "_heirs", "_open", "_young")
+    __slots__ = ("__weakref__", "_alarm", "_due", "_heirs", "_open", "_young")
 
     def __init__(self) -> None:
         self._open = 0
         self._young: dict[Exchange, float] = {}  # since when they wait, the oldest first
         self._alarm: Undo | None = None  # the one timer, while there are young ones ...
+        self._due = 0.0  # ... when it rings ...
         self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
 
     def enter(self, exchange: Exchange, now: float, *, cannot_wait: bool) -> bool:
@@ -62,15 +70,19 @@ class Crowd:
     def _promote(self) -> None:
         """Monitor those that have lasted long enough; the others get another look when the next has."""
         self._alarm = None
+        patience = PATIENCE
         while self._young:
             exchange, since = next(iter(self._young.items()))
-            if exchange.now() < since + PATIENCE:
-                self._set_alarm(exchange.loop, since + PATIENCE)
+            now = exchange.now()
+            patience = min(max(patience, PATIENCE + LATENESS * (now - self._due)), LONGEST)
+            if now < since + patience:
+                self._set_alarm(exchange.loop, since + patience)
                 return
             del self._young[exchange]
             exchange.monitor()
 
     def _set_alarm(self, loop: EventLoopToken, when: float) -> None:
+        self._due = when
         if has_timers(loop):
             self._alarm = call_at(loop, when, self._promote)
             return

@@ -31,12 +31,12 @@ from .._core._report import report
 from .._core._token import CancelationToken
 from .._core._wakeup import run_in, thread_safe_clock
 from ._course import Course
-from ._crowd import PATIENCE, Crowd, crowd_of
+from ._crowd import LONGEST, Crowd, crowd_of
 from ._late_scope import EagerScope, OpenScope, enter_scope
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages
-from ._policy import shortest_timeout
+from ._policy import policy_of, shortest_timeout
 from ._quirks import (
     STARLETTE_COULD_NOT_ANSWER,
     can_change_tasks,
@@ -278,7 +278,7 @@ class Exchange:
         self._context = copy_context()
         self._crowd = crowd_of(self.loop)
         self.began = self.now()
-        cannot_wait = self._course is not None or self._limit() < PATIENCE
+        cannot_wait = self._course is not None or self._limit() < LONGEST
         if self._crowd.enter(self, self.began, cannot_wait=cannot_wait):
             self.monitor()
         if self._cause is None and (cancelation := self._token.cancelation) is not None:
@@ -293,7 +293,13 @@ class Exchange:
     def _limit(self) -> float:
         """Return what the shortest time limit is that the request may turn out to have, in seconds."""
         limit = self._options.default_timeout if self._is_http else self._options.websocket_timeout
-        return min(inf if limit is None else limit, shortest_timeout())
+        return min(inf if limit is None else limit, self._limit_of_route())
+
+    def _limit_of_route(self) -> float:
+        if shortest_timeout() == inf or "endpoint" not in self._scope:
+            return shortest_timeout()
+        policy = policy_of(self._scope)
+        return inf if policy is None or policy.limit is None else policy.limit
 
     def _spawn(self, monitor: Callable[[], Awaitable[None]]) -> Undo:
         context = copy_context() if self._context is None else self._context.copy()

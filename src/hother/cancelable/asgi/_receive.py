@@ -19,7 +19,6 @@ the hope that a message is ready. If it is not, the reader goes on with that ver
 
 from __future__ import annotations
 
-from collections import deque
 from math import inf
 from typing import Any, Protocol
 
@@ -31,9 +30,6 @@ from ._types import Message, Receive
 
 MESSAGE_COST = 256
 """What a message counts beside its payload, in bytes: about what its dict takes."""
-
-_NOTHING: deque[Message] = deque()
-"""What all readers share that have not read anything: a deque takes more room than all the rest."""
 
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
@@ -98,7 +94,7 @@ class Reader:
     def __init__(self, receive: Receive, owner: ReaderOwner) -> None:
         self._receive = receive
         self._owner: ReaderOwner | None = owner
-        self._messages: deque[Message] = _NOTHING
+        self._messages: list[Message] = []  # not a deque, which takes more room than all the rest
         self._buffered = 0
         self.listeners = 0  #: parts of the application that listen for the disconnect in another way
         self._waiting = 0  # calls of receive() that wait for a message
@@ -153,7 +149,7 @@ class Reader:
                 raise self._error
             if not self._take_at_once():
                 await self._wait()
-        message = self._messages.popleft()
+        message = self._messages.pop(0)
         self._buffered -= _cost(message)
         self._make_room()
         return message
@@ -193,7 +189,7 @@ class Reader:
         Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
         """
         self._owner = None
-        self._messages = _NOTHING
+        self._messages.clear()
         self._disconnect = self._disconnect or farewell
         if self._is_running:
             self._announce()
@@ -259,8 +255,6 @@ class Reader:
             self._owner.hung_up()
         else:
             self._is_complete = message["type"] == "http.request" and not message.get("more_body")
-            if self._messages is _NOTHING:
-                self._messages = deque()
             self._messages.append(message)
             self._buffered += _cost(message)
 
