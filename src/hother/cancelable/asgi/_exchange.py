@@ -179,6 +179,8 @@ class Exchange:
         self._token._callbacks[self] = self._heard
         if self._outer is None:
             self._shutdown.enter(self, self._server_send)
+            if self._shutdown.token.is_cancelled and (event := self._shutdown.event) is not None:
+                self.course.react_late(event)
         else:
             self._outer._inner = self
         self._scope[TOKEN_KEY] = self._token

@@ -135,8 +135,11 @@ class Shutdown:
         self.begin()
 
     def _begun(self, event: Cancelation) -> None:
-        if self._loop is not None:
-            run_in(self._loop, self._tell_requests, event)
+        loop = self._loop
+        if loop is None:  # without a lifespan, the requests' loop is the one
+            loop = next((exchange.loop for exchange in tuple(self._in_flight)), None)
+        if loop is not None:
+            run_in(loop, self._tell_requests, event)
 
     def _tell_requests(self, event: Cancelation) -> None:
         for exchange in tuple(self._in_flight):
