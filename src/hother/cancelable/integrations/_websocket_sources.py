@@ -26,16 +26,16 @@ class ReadAhead:
 
     def __init__(self, read_ahead: int, on_disconnect: Callable[[], None]) -> None:
         self.read_ahead = read_ahead
-        self._on_disconnect: Callable[[], None] | None = on_disconnect
+        self._on_disconnect = on_disconnect
 
     def start_reading(self) -> None:
         """It is read already."""
 
     def hung_up(self) -> None:
-        """Tell the WebSocket."""
-        on_disconnect, self._on_disconnect = self._on_disconnect, None  # a circle less
-        if on_disconnect is not None:
-            on_disconnect()
+        """Tell the WebSocket. Called once."""
+        tell = self._on_disconnect
+        del self._on_disconnect  # a circle less
+        tell()
 
 
 class Reading:
