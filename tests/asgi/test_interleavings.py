@@ -1,0 +1,66 @@
+"""Moments at which two things meet that seldom meet: each was once wrong."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from anyio import create_task_group
+
+from hother.cancelable.asgi import RequestCancelationMiddleware
+from hother.cancelable.asgi._types import Message, Receive, Scope, Send
+from tests.asgi_peer import Peer
+
+HOUR = 3600.0
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+LAST: Message = {"type": "http.response.body", "body": b"last"}
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(START)
+    await send(LAST)
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(5.0, 9.0), (9.0, 5.0), (5.0, 5.0)])
+async def test_two_middlewares_leave_a_message_that_is_stuck_in_the_order_they_passed_it_on(
+    outer: float, inner: float
+) -> None:
+    """
+    Both give up a message that the server does not take from a client that has left.
+    """
+    peer = Peer()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await anyio.sleep(HOUR)
+        await peer.send(message)
+
+    twice = RequestCancelationMiddleware(
+        RequestCancelationMiddleware(answer, answer_timeout=inner), answer_timeout=outer
+    )
+    async with create_task_group() as tasks:
+        tasks.start_soon(twice, peer.scope, peer.receive, send)
+        await anyio.sleep(1)
+        peer.disconnect()
+
+    assert anyio.current_time() == 6
+
+
+async def test_two_middlewares_go_on_when_a_message_that_was_stuck_is_sent() -> None:
+    """
+    In the time that a client that has left is given.
+    """
+    peer = Peer()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await anyio.sleep(3)
+        await peer.send(message)
+
+    twice = RequestCancelationMiddleware(RequestCancelationMiddleware(answer))
+    async with create_task_group() as tasks:
+        tasks.start_soon(twice, peer.scope, peer.receive, send)
+        await anyio.sleep(1)
+        peer.disconnect()
+
+    assert anyio.current_time() == 3
+    assert peer.sent == [START, LAST]
