@@ -6,7 +6,7 @@ import anyio
 import pytest
 from anyio import create_task_group
 
-from hother.cancelable.asgi import RequestCancelationMiddleware
+from hother.cancelable.asgi import RequestCancelationMiddleware, RequestPolicy, _crowd, apply_policy
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import Peer
 
@@ -64,3 +64,27 @@ async def test_two_middlewares_go_on_when_a_message_that_was_stuck_is_sent() -> 
 
     assert anyio.current_time() == 3
     assert peer.sent == [START, LAST]
+
+
+async def test_a_policy_that_a_request_in_line_applies_counts_from_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    And not from the beginning of the loop's clock, although the request is not monitored yet.
+    """
+    monkeypatch.setattr(_crowd, "FEW", 0)
+    monkeypatch.setattr(_crowd, "PATIENCE", 0.025)
+    await anyio.sleep(HOUR)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(0.001)
+        apply_policy(RequestPolicy(timeout=5))
+        await anyio.sleep(4)
+        await send(START)
+        await anyio.sleep(4)
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert peer.status == 200
+    assert anyio.current_time() == HOUR + 5

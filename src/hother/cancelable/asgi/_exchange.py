@@ -142,7 +142,7 @@ class Exchange:
         self._monitors_ended: anyio.Event | None = None
         self._stop_reading: Undo | None = None
         #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
-        self.began = 0.0
+        self.began = inf
 
     async def run(self, app: ASGIApp) -> None:
         """Call *app*, and see to it that the client gets an answer."""
