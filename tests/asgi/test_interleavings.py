@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import anyio
 import pytest
 from anyio import create_task_group
 
-from hother.cancelable.asgi import RequestCancelationMiddleware, RequestPolicy, _crowd, apply_policy
+from hother.cancelable.asgi import (
+    TOKEN_KEY,
+    RequestCancelationMiddleware,
+    RequestPolicy,
+    _crowd,
+    apply_policy,
+    current_request_token,
+)
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import Peer
 
 HOUR = 3600.0
+path: ContextVar[str] = ContextVar("path")
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 LAST: Message = {"type": "http.response.body", "body": b"last"}
 
@@ -88,3 +98,33 @@ async def test_a_policy_that_a_request_in_line_applies_counts_from_its_start(
 
     assert peer.status == 200
     assert anyio.current_time() == HOUR + 5
+
+
+async def test_a_deadline_in_a_crowd_is_heard_of_in_the_request_s_own_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Callbacks of its token log its user, and not that of the request that wakes all others.
+    """
+    monkeypatch.setattr(_crowd, "FEW", 0)
+    monkeypatch.setattr(_crowd, "PATIENCE", 0.025)
+    heard: list[tuple[str, str, bool]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        token = scope[TOKEN_KEY]
+        token.add_callback(
+            lambda _: heard.append((scope["path"], path.get(), current_request_token() is token))
+        )
+        await anyio.sleep(HOUR)
+
+    guarded = RequestCancelationMiddleware(app, 3.0)
+
+    async def server(number: int) -> None:
+        path.set(f"/{number}")
+        await Peer(path=f"/{number}").run(guarded)
+
+    async with create_task_group() as tasks:
+        for number in range(4):
+            tasks.start_soon(server, number)
+
+    assert sorted(heard) == [(f"/{number}", f"/{number}", True) for number in range(4)]

@@ -311,7 +311,8 @@ class Exchange:
     def call_at(self, when: float, function: Callable[[], object]) -> Undo:
         """Have *function* called at a time on the loop's clock. Returns a function that takes it back."""
         if has_timers(self.loop):
-            return call_at(self.loop, when, function)
+            # In the request's context, which need not be the current one: in a crowd, one wakes the others.
+            return call_at(self.loop, when, function, self._context)
         return self._spawn(partial(sleep_and_call, when, function))
 
     def wait_for_one_more(self) -> None:
