@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 
 import anyio
@@ -14,6 +15,7 @@ from hother.cancelable.asgi import (
     RequestPolicy,
     _crowd,
     apply_policy,
+    clean_up_with,
     current_request_token,
 )
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
@@ -128,3 +130,63 @@ async def test_a_deadline_in_a_crowd_is_heard_of_in_the_request_s_own_context(
             tasks.start_soon(server, number)
 
     assert sorted(heard) == [(f"/{number}", f"/{number}", True) for number in range(4)]
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_request_that_is_cancelled_natively_in_a_clean_up_is_not_in_flight_for_ever() -> None:
+    """
+    Nor does the server's end have to wait for it, and the other clean-up tasks run.
+    """
+    cleaned: list[str] = []
+
+    async def slow() -> None:
+        await anyio.sleep(2)
+        cleaned.append("slow")
+
+    async def quick() -> None:
+        await anyio.sleep(1)
+        cleaned.append("quick")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        clean_up_with(slow)
+        clean_up_with(quick)
+        await answer(scope, receive, send)
+
+    guarded = RequestCancelationMiddleware(app)
+    task = asyncio.ensure_future(Peer().run(guarded))
+    await anyio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert cleaned == ["quick"]
+    await guarded._shutdown.drain(HOUR)
+    assert anyio.current_time() == 2
+
+
+async def test_a_task_hears_of_the_end_of_a_request_that_is_cancelled_while_its_outcome_is_sent() -> None:
+    """
+    It outlives the request, and waits for a message.
+    """
+    heard: list[str] = []
+    peer = Peer()
+
+    async def listen(receive: Receive) -> None:
+        while "http.disconnect" not in heard:
+            heard.append((await receive())["type"])
+
+    async def stuck(message: Message) -> None:
+        await anyio.sleep(HOUR)
+
+    async with create_task_group() as tasks:
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            tasks.start_soon(listen, receive)
+            await anyio.sleep(1)
+            scope[TOKEN_KEY].cancel()
+
+        with anyio.move_on_after(2):
+            await RequestCancelationMiddleware(app)(peer.scope, peer.receive, stuck)
+        tasks.cancel_scope.deadline = HOUR
+
+    assert heard == ["http.request", "http.disconnect"]

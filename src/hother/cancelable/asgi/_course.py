@@ -277,12 +277,25 @@ class Course:
 
     async def clean_up(self) -> None:
         """Run the clean-up tasks, whatever is cancelled, one after the other."""
+        interruption: BaseException | None = None
         for task in self._clean_ups or ():
-            with anyio.move_on_after(CLEAN_UP_BUDGET, shield=True):
-                try:
-                    await task()
-                except Exception as error:  # there is no application any more that it could be raised in
-                    report([error])
+            try:
+                with anyio.move_on_after(CLEAN_UP_BUDGET, shield=True):
+                    await _reporting(task)
+            except anyio.get_cancelled_exc_class() as error:  # a native one: it is not meant for the others
+                interruption = error
+        if interruption is not None:
+            try:
+                raise interruption
+            finally:
+                del interruption
+
+
+async def _reporting(task: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await task()
+    except Exception as error:  # there is no application any more that it could be raised in
+        report([error])
 
 
 def _given_up(exchange: Exchange) -> Cancelation | None:

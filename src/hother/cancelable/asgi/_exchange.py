@@ -161,11 +161,13 @@ class Exchange:
                 if self._monitors:
                     await self._wait_for_monitors()
         finally:
-            if self._course is not None and self._course.has_clean_ups:
-                await self._course.clean_up()
-            self._leave()
-        failure = self._error
-        self._let_go()
+            try:
+                if self._course is not None and self._course.has_clean_ups:
+                    await self._course.clean_up()
+            finally:  # whoever cancels us natively: the server's end waits for who does not leave
+                self._leave()
+                self._let_go()
+        failure, self._error = self._error, None
         if failure is not None:
             try:
                 raise failure
@@ -251,7 +253,7 @@ class Exchange:
 
     def _let_go(self) -> None:
         """Break the circles in which the parts of a request know each other."""
-        self._error = self._course = None
+        self._course = None
         self._reader.close(_HTTP_FAREWELL if self._is_http else _WEBSOCKET_FAREWELL)
         self._response.close()
 
