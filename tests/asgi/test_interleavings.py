@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextvars import ContextVar
+from typing import Any
 
 import anyio
 import pytest
@@ -190,3 +192,47 @@ async def test_a_task_hears_of_the_end_of_a_request_that_is_cancelled_while_its_
         tasks.cancel_scope.deadline = HOUR
 
     assert heard == ["http.request", "http.disconnect"]
+
+
+async def test_a_message_is_dropped_that_a_task_sends_once_the_outcome_is_sent() -> None:
+    """
+    Though the application called ``send()`` before, and left it to the task to await that.
+    """
+    peer = Peer(strict=True)
+
+    async with create_task_group() as tasks:
+
+        async def finish(sending: Awaitable[None]) -> None:
+            await anyio.sleep(1)
+            await sending
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            tasks.start_soon(finish, send(START))
+            scope[TOKEN_KEY].cancel()
+
+        await peer.run(RequestCancelationMiddleware(app))
+
+    assert peer.status == 503
+    assert [message["type"] for message in peer.sent] == ["http.response.start", "http.response.body"]
+
+
+async def test_a_server_may_refuse_a_message_before_its_send_is_awaited() -> None:
+    """
+    That its client has left: its ``send()`` need not be a coroutine function.
+    """
+    was_cancelled: list[bool] = []
+    peer = Peer()
+
+    def refuse(message: Message) -> Any:
+        raise BrokenPipeError("the client has left")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send(START)
+        finally:
+            was_cancelled.append(scope[TOKEN_KEY].is_cancelled)
+
+    with pytest.raises(BrokenPipeError):
+        await RequestCancelationMiddleware(app)(peer.scope, peer.receive, refuse)
+
+    assert was_cancelled == [True]
