@@ -236,3 +236,47 @@ async def test_a_server_may_refuse_a_message_before_its_send_is_awaited() -> Non
         await RequestCancelationMiddleware(app)(peer.scope, peer.receive, refuse)
 
     assert was_cancelled == [True]
+
+
+@pytest.mark.parametrize("message", [{}, None, {"type": "http.request", "body": 1}], ids=repr)
+async def test_a_message_that_makes_no_sense_is_an_error_where_it_is_asked_for(message: Any) -> None:
+    """
+    And neither the end of Trio's run, nor an application that waits for ever.
+    """
+    peer = Peer()
+
+    async def receive() -> Any:
+        await anyio.sleep(1)
+        return message
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises((KeyError, TypeError)):
+            await receive()
+        await answer(scope, receive, send)
+
+    await RequestCancelationMiddleware(app)(peer.scope, receive, peer.send)
+
+    assert peer.status == 200
+    assert anyio.current_time() == 1
+
+
+@pytest.mark.only_on("asyncio")
+async def test_if_what_the_server_waits_for_is_cancelled_the_application_hears_that() -> None:
+    """
+    As it does without the middleware; it does not wait for ever.
+    """
+    peer = Peer()
+
+    async def receive() -> Message:
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(1, future.cancel)
+        return await future
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.fail_after(HOUR):
+            await receive()
+
+    with pytest.raises(asyncio.CancelledError):
+        await RequestCancelationMiddleware(app)(peer.scope, receive, peer.send)
+
+    assert anyio.current_time() == 1
