@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio import create_task_group
+from anyio.lowlevel import current_token
 
 from hother.cancelable.asgi import (
     TOKEN_KEY,
@@ -280,3 +283,33 @@ async def test_if_what_the_server_waits_for_is_cancelled_the_application_hears_t
         await RequestCancelationMiddleware(app)(peer.scope, receive, peer.send)
 
     assert anyio.current_time() == 1
+
+
+@pytest.mark.real_time
+async def test_a_shutdown_that_begins_in_another_loop_does_not_draw_a_request_into_it() -> None:
+    """
+    While the request takes its first step, nobody in another thread can tell its loop.
+    """
+    is_in_first_step, may_go_on = threading.Event(), threading.Event()
+    peer = Peer()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        is_in_first_step.set()
+        assert may_go_on.wait(10)
+        await anyio.sleep(0.01)
+        await answer(scope, receive, send)
+
+    guarded = RequestCancelationMiddleware(app, 5.0)
+
+    def serve() -> None:
+        anyio.run(guarded, peer.scope, peer.receive, peer.send, backend="asyncio")
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, serve)
+        await anyio.to_thread.run_sync(is_in_first_step.wait, 10)
+        exchange = next(iter(guarded._shutdown._in_flight))
+        guarded.begin_shutdown()
+        may_go_on.set()
+
+    assert peer.status == 200
+    assert exchange.loop is not current_token()

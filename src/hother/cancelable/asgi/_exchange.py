@@ -271,6 +271,11 @@ class Exchange:
             self._loop = current_token()
         return self._loop
 
+    @property
+    def knows_its_loop(self) -> bool:
+        """Whether `loop` can be asked for in this thread: in another one, the application may not wait yet."""
+        return self._loop is not None or self._thread == get_ident()
+
     def now(self) -> float:
         """Return the time on the loop's clock, in seconds: events come from outside of tasks, too."""
         if self._clock is None:
@@ -423,7 +428,7 @@ class Exchange:
 
     def _heard(self, cancelation: Cancelation) -> None:
         """The token was cancelled, by whatever thread."""
-        if self._loop is not None or self._thread == get_ident():
+        if self.knows_its_loop:
             run_in(self.loop, self._cancelled, cancelation)
         # else the application is in its first step, and `_begin_to_wait` will ask the token
 
