@@ -273,7 +273,7 @@ class Exchange:
 
     @property
     def knows_its_loop(self) -> bool:
-        """Whether `loop` can be asked for in this thread: in another one, the application may not wait yet."""
+        """Whether `loop` can be asked for here: another thread has to wait until the application does."""
         return self._loop is not None or self._thread == get_ident()
 
     def now(self) -> float:
