@@ -25,7 +25,7 @@ from anyio.lowlevel import EventLoopToken
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import CancelationToken, Listener
-from ._core._wakeup import CallSite, call_at, call_soon, clock_of, current_backend, task_id
+from ._core._wakeup import CallSite, call_at, call_soon, current_place, task_id
 
 if TYPE_CHECKING:
     from ._cleanup import Cleanup
@@ -92,11 +92,10 @@ class Block(Listener):
         grace: float = 0.0,
         is_detached: bool = False,
     ) -> None:
-        self._backend = current_backend()  # fails, with nothing to undo, where no event loop runs
-        self._native_token = self._backend.current_token()
-        self._clock = clock = clock_of(self._native_token)
+        # Fails, with nothing to undo, where no event loop runs.
+        self._backend, self._native_token, self._clock, self._task_id = current_place()
         self.started_at = time.time()  #: in seconds since the epoch
-        self.opened_at = clock()  #: on the loop's clock
+        self.opened_at = self._clock()  #: on the loop's clock
         self._closed: float | None = None  # when, on the loop's clock
         self.deadline = inf  #: on the loop's clock
         self._hard_deadline = inf  # when the grace period of a cancelation is over
@@ -104,7 +103,6 @@ class Block(Listener):
         self._owner = weakref.ref(owner)
         self._name = name
         self._token = token
-        self._task_id = task_id(self._native_token)
         self._is_detached = is_detached
         around = _current.get()
         self._around = around and tuple(weakref.ref(block) for block in _open_blocks(around))
@@ -184,7 +182,7 @@ class Block(Listener):
         if deadline != inf:
             self.keep_time()
         self._scope.__enter__()
-        _current.set((weakref.ref(self), *self._outer))
+        _current.set((weakref.ref(self), *self._outer) if self._outer else (weakref.ref(self),))
 
     def set_deadline(self, deadline: float) -> None:
         """Move the deadline, which is over when it has passed: then nothing is moved any more."""
@@ -261,10 +259,13 @@ class Block(Listener):
                 return parent_cancelation(outer._name, cause)
         return Cancelation(CancelationReason.EXTERNAL)
 
+    @property
+    def is_enclosed(self) -> bool:
+        """Whether there are operations around this one that it has to do with."""
+        return bool(self._outer)
+
     def enclosing_owners(self) -> Iterator[Any]:
         """The operations around this one, from the inside out. Safe in any thread."""
-        if not self._outer:
-            return iter(())
         owners = (outer._owner() for outer in self._enclosing())
         return (owner for owner in owners if owner is not None)
 

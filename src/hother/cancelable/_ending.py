@@ -42,7 +42,7 @@ def settle(operation: Cancelable, block: Block, left: BaseException | None, stop
     else:
         operation._error = repr(left)
         operation._become(OperationStatus.FAILED)
-    if "_followers" in operation.__dict__:
+    if operation._followers:
         tell_followers(operation)  # children that go on have no deadline of a parent that has ended
 
 

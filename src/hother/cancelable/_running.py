@@ -53,19 +53,21 @@ async def leave(
     traceback: TracebackType | None,
 ) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
     """Leave the block of *operation*. Tells whether what was raised ends there, or raises what goes on."""
-    assert operation._block is not None
+    block = operation._block
+    assert block is not None
     raised = exc
     if operation._sections is not None:
         try:
             await operation._sections.wait()
         except BaseException as error:  # an interruption of the task, which no scope can stop
             exc_type, exc, traceback = type(error), error, error.__traceback__
-    operation._above_id = operation._find_above_id()
-    left = operation._block.close(exc_type, exc, traceback)
+    if operation._parents or block.is_enclosed:
+        operation._above_id = operation._find_above_id()
+    left = block.close(exc_type, exc, traceback)
     if operation._watch is not None:
         left = await _end_watch(operation, operation._watch, left)
     stopped = exc is not None and (left is None or is_own_error(operation, left))
-    settle(operation, operation._block, left, stopped)
+    settle(operation, block, left, stopped)
     if operation._callbacks:
         await tell(operation, left)
     if stopped:

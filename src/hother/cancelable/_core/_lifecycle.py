@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import NoReturn
 
 from ._errors import LifecycleError
 from ._public import public
@@ -40,12 +41,11 @@ TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
 }
 
 
-def check_transition(old: OperationStatus, new: OperationStatus) -> None:
+def refuse_transition(old: OperationStatus, new: OperationStatus) -> NoReturn:
     """Refuse a step that the table does not allow.
 
     Raises:
-        LifecycleError: If *new* cannot follow *old*; it names both.
+        LifecycleError: Always; it names both.
     """
-    if new not in TRANSITIONS[old]:
-        allowed = ", ".join(sorted(TRANSITIONS[old])) or "nothing"
-        raise LifecycleError(f"an operation that is {old} cannot become {new}; {allowed} may follow")
+    allowed = ", ".join(sorted(TRANSITIONS[old])) or "nothing"
+    raise LifecycleError(f"an operation that is {old} cannot become {new}; {allowed} may follow")
