@@ -70,7 +70,6 @@ class Block(Listener):
         "_is_detached",
         "_name",
         "_native_token",
-        "_outer",
         "_owner",
         "_removers",
         "_scope",
@@ -80,6 +79,7 @@ class Block(Listener):
         "cleanup",
         "deadline",
         "opened_at",
+        "outer",
         "started_at",
         "tells_in_time",
     )
@@ -106,7 +106,7 @@ class Block(Listener):
         self._is_detached = is_detached
         around = _current.get()
         self._around = around and tuple(weakref.ref(block) for block in _open_blocks(around))
-        self._outer = () if is_detached else self._around  # of those around it, whom it has to do with
+        self.outer = () if is_detached else self._around  #: of those around it, whom it has to do with
         self.tells_in_time = False  #: whether the token must hear of the deadline at once
         self.cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
         self._take_timer_back: Callable[[], object] | None = None
@@ -182,7 +182,8 @@ class Block(Listener):
         if deadline != inf:
             self.keep_time()
         self._scope.__enter__()
-        _current.set((weakref.ref(self), *self._outer) if self._outer else (weakref.ref(self),))
+        reference = weakref.ref(self)
+        _current.set((reference, *self.outer) if self.outer else (reference,))
 
     def set_deadline(self, deadline: float) -> None:
         """Move the deadline, which is over when it has passed: then nothing is moved any more."""
@@ -216,10 +217,6 @@ class Block(Listener):
         """Have *callback* called when the block is closed."""
         self._removers += (callback,)
 
-    def cancel_with_token(self) -> None:
-        """Have the block stopped once its token is cancelled, or now, if it is."""
-        self._token._listen(self)
-
     def hear(self, cause: Cancelation, site: CallSite) -> None:
         """Stop. Called wherever the token is cancelled."""
         self._token._remove_callback(self)  # once: ten thousand causes must not call the loop each
@@ -240,7 +237,7 @@ class Block(Listener):
             The exception that goes on: *exc*, or what was with it in a group; ``None`` if all of it
             was the scope's own cancelation.
         """
-        if self._outer:
+        if self.outer:
             self._cancel_enclosing()
         try:
             return None if self._scope.__exit__(exc_type, exc, traceback) else exc
@@ -258,11 +255,6 @@ class Block(Listener):
             if cause is not None and outer._clock() >= outer.interrupted_at:
                 return parent_cancelation(outer._name, cause)
         return Cancelation(CancelationReason.EXTERNAL)
-
-    @property
-    def is_enclosed(self) -> bool:
-        """Whether there are operations around this one that it has to do with."""
-        return bool(self._outer)
 
     def enclosing_owners(self) -> Iterator[Any]:
         """The operations around this one, from the inside out. Safe in any thread."""
@@ -314,7 +306,7 @@ class Block(Listener):
 
     def _enclosing(self) -> Iterator[Block]:
         """The open blocks around this one, from the inside out."""
-        return _open_blocks(self._outer)
+        return _open_blocks(self.outer)
 
     def _unlink(self) -> None:
         if self._take_timer_back is not None:

@@ -9,7 +9,7 @@ from anyio import get_cancelled_exc_class
 from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, leaves
-from ._core._lifecycle import OperationStatus
+from ._core._lifecycle import CANCELLED, COMPLETED, OperationStatus
 from ._deadline import tell_followers
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def settle(operation: Cancelable, block: Block, left: BaseException | None, stop
     """
     if stopped:
         operation._settle_stopped()
-        operation._become(OperationStatus.CANCELLED)
+        operation._become(CANCELLED)
     elif left is None:
-        operation._become(OperationStatus.COMPLETED)
+        operation._become(COMPLETED)
     elif all(_is_from_outside(block, leaf) for leaf in leaves(left)):
         operation._settle(block.outside_cancelation())
         operation._become(OperationStatus.CANCELLED)

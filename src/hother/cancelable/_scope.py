@@ -20,7 +20,7 @@ from . import _causes, _deadline
 from ._block import Block, current_owner
 from ._callbacks import checked, run_all
 from ._core._errors import LifecycleError, error_for
-from ._core._lifecycle import TRANSITIONS, OperationStatus, refuse_transition
+from ._core._lifecycle import PENDING, TRANSITIONS, OperationStatus, refuse_transition
 from ._core._observers import (
     Observer,
     Progress,
@@ -111,7 +111,7 @@ class Cancelable:
             check_names(options)
             self._take(options)
 
-        self._status = OperationStatus.PENDING
+        self._status = PENDING
         self._token = CancelationToken()
         self._block: Block | None = None  # from entering on
         self._entered_at: float | None = None  # on the clock of the block's loop

@@ -29,6 +29,12 @@ class OperationStatus(str, Enum):
         return not TRANSITIONS[self]
 
 
+# What each operation becomes. To find a member of an Enum takes a while below Python 3.12.
+PENDING = OperationStatus.PENDING
+RUNNING = OperationStatus.RUNNING
+COMPLETED = OperationStatus.COMPLETED
+CANCELLED = OperationStatus.CANCELLED
+
 _ENDS = frozenset({OperationStatus.COMPLETED, OperationStatus.CANCELLED, OperationStatus.FAILED})
 
 TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
