@@ -25,7 +25,7 @@ from anyio.lowlevel import EventLoopToken
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import CancelationToken, Listener
-from ._core._wakeup import CallSite, call_at, call_soon, clock_of, current_backend, task_id
+from ._core._wakeup import CallSite, call_at, call_soon, current_place, task_id
 
 if TYPE_CHECKING:
     from ._cleanup import Cleanup
@@ -70,7 +70,6 @@ class Block(Listener):
         "_is_detached",
         "_name",
         "_native_token",
-        "_outer",
         "_owner",
         "_removers",
         "_scope",
@@ -80,6 +79,7 @@ class Block(Listener):
         "cleanup",
         "deadline",
         "opened_at",
+        "outer",
         "started_at",
         "tells_in_time",
     )
@@ -92,11 +92,10 @@ class Block(Listener):
         grace: float = 0.0,
         is_detached: bool = False,
     ) -> None:
-        self._backend = current_backend()  # fails, with nothing to undo, where no event loop runs
-        self._native_token = self._backend.current_token()
-        self._clock = clock = clock_of(self._native_token)
+        # Fails, with nothing to undo, where no event loop runs.
+        self._backend, self._native_token, self._clock, self._task_id = current_place()
         self.started_at = time.time()  #: in seconds since the epoch
-        self.opened_at = clock()  #: on the loop's clock
+        self.opened_at = self._clock()  #: on the loop's clock
         self._closed: float | None = None  # when, on the loop's clock
         self.deadline = inf  #: on the loop's clock
         self._hard_deadline = inf  # when the grace period of a cancelation is over
@@ -104,11 +103,10 @@ class Block(Listener):
         self._owner = weakref.ref(owner)
         self._name = name
         self._token = token
-        self._task_id = task_id(self._native_token)
         self._is_detached = is_detached
         around = _current.get()
         self._around = around and tuple(weakref.ref(block) for block in _open_blocks(around))
-        self._outer = () if is_detached else self._around  # of those around it, whom it has to do with
+        self.outer = () if is_detached else self._around  #: of those around it, whom it has to do with
         self.tells_in_time = False  #: whether the token must hear of the deadline at once
         self.cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
         self._take_timer_back: Callable[[], object] | None = None
@@ -184,7 +182,8 @@ class Block(Listener):
         if deadline != inf:
             self.keep_time()
         self._scope.__enter__()
-        _current.set((weakref.ref(self), *self._outer))
+        reference = weakref.ref(self)
+        _current.set((reference, *self.outer) if self.outer else (reference,))
 
     def set_deadline(self, deadline: float) -> None:
         """Move the deadline, which is over when it has passed: then nothing is moved any more."""
@@ -218,10 +217,6 @@ class Block(Listener):
         """Have *callback* called when the block is closed."""
         self._removers += (callback,)
 
-    def cancel_with_token(self) -> None:
-        """Have the block stopped once its token is cancelled, or now, if it is."""
-        self._token._listen(self)
-
     def hear(self, cause: Cancelation, site: CallSite) -> None:
         """Stop. Called wherever the token is cancelled."""
         self._token._remove_callback(self)  # once: ten thousand causes must not call the loop each
@@ -242,7 +237,7 @@ class Block(Listener):
             The exception that goes on: *exc*, or what was with it in a group; ``None`` if all of it
             was the scope's own cancelation.
         """
-        if self._outer:
+        if self.outer:
             self._cancel_enclosing()
         try:
             return None if self._scope.__exit__(exc_type, exc, traceback) else exc
@@ -263,8 +258,6 @@ class Block(Listener):
 
     def enclosing_owners(self) -> Iterator[Any]:
         """The operations around this one, from the inside out. Safe in any thread."""
-        if not self._outer:
-            return iter(())
         owners = (outer._owner() for outer in self._enclosing())
         return (owner for owner in owners if owner is not None)
 
@@ -313,7 +306,7 @@ class Block(Listener):
 
     def _enclosing(self) -> Iterator[Block]:
         """The open blocks around this one, from the inside out."""
-        return _open_blocks(self._outer)
+        return _open_blocks(self.outer)
 
     def _unlink(self) -> None:
         if self._take_timer_back is not None:

@@ -9,7 +9,7 @@ from anyio import get_cancelled_exc_class
 from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, leaves
-from ._core._lifecycle import OperationStatus
+from ._core._lifecycle import CANCELLED, COMPLETED, OperationStatus
 from ._deadline import tell_followers
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ def settle(operation: Cancelable, block: Block, left: BaseException | None, stop
     """
     if stopped:
         operation._settle_stopped()
-        operation._become(OperationStatus.CANCELLED)
+        operation._become(CANCELLED)
     elif left is None:
-        operation._become(OperationStatus.COMPLETED)
+        operation._become(COMPLETED)
     elif all(_is_from_outside(block, leaf) for leaf in leaves(left)):
         operation._settle(block.outside_cancelation())
         operation._become(OperationStatus.CANCELLED)
     else:
         operation._error = repr(left)
         operation._become(OperationStatus.FAILED)
-    if "_followers" in operation.__dict__:
+    if operation._followers:
         tell_followers(operation)  # children that go on have no deadline of a parent that has ended
 
 

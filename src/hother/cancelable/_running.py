@@ -9,7 +9,7 @@ from . import _causes, _deadline
 from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, LifecycleError, error_for
-from ._core._lifecycle import OperationStatus
+from ._core._lifecycle import RUNNING
 from ._core._report import report
 from ._ending import is_own_error, raise_again, settle, tell
 
@@ -34,7 +34,7 @@ async def enter(operation: Operation) -> Operation:
         await _open_watch(operation)
     operation._block = open_block(operation)
     try:
-        operation._become(OperationStatus.RUNNING)
+        operation._become(RUNNING)
         listen(operation, operation._block)
         if operation._watch is not None:
             await operation._watch.start()
@@ -53,19 +53,21 @@ async def leave(
     traceback: TracebackType | None,
 ) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
     """Leave the block of *operation*. Tells whether what was raised ends there, or raises what goes on."""
-    assert operation._block is not None
+    block = operation._block
+    assert block is not None
     raised = exc
     if operation._sections is not None:
         try:
             await operation._sections.wait()
         except BaseException as error:  # an interruption of the task, which no scope can stop
             exc_type, exc, traceback = type(error), error, error.__traceback__
-    operation._above_id = operation._find_above_id()
-    left = operation._block.close(exc_type, exc, traceback)
+    if operation._parents or block.outer:
+        operation._above_id = operation._find_above_id()
+    left = block.close(exc_type, exc, traceback)
     if operation._watch is not None:
         left = await _end_watch(operation, operation._watch, left)
     stopped = exc is not None and (left is None or is_own_error(operation, left))
-    settle(operation, operation._block, left, stopped)
+    settle(operation, block, left, stopped)
     if operation._callbacks:
         await tell(operation, left)
     if stopped:
@@ -91,7 +93,7 @@ def open_block(operation: Cancelable, previous: Block | None = None) -> Block:
 
 def listen(operation: Cancelable, block: Block) -> None:
     """Have *block* stopped by all that cancels *operation*, and tell those that go by its deadline."""
-    block.cancel_with_token()
+    operation._token._listen(block)
     if operation._parents or operation._leaders:
         _causes.listen(operation, block)
         _deadline.follow_deadlines(operation, block)

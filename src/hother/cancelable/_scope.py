@@ -20,11 +20,12 @@ from . import _causes, _deadline
 from ._block import Block, current_owner
 from ._callbacks import checked, run_all
 from ._core._errors import LifecycleError, error_for
-from ._core._lifecycle import OperationStatus, check_transition
+from ._core._lifecycle import PENDING, TRANSITIONS, OperationStatus, refuse_transition
 from ._core._observers import (
     Observer,
     Progress,
     Transition,
+    everywhere,
     notify_progress,
     notify_transition,
     watching,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     Ts = TypeVarTuple("Ts")
 
 T = TypeVar("T")
+
+_NO_CALLBACKS: Mapping[str, list[Callable[..., object]]] = {}
 
 
 @public
@@ -93,9 +96,8 @@ class Cancelable:
         sources: Iterable[Source] = (),
         **options: Unpack[OperationOptions],
     ) -> None:
-        self._timeout = (
-            None if timeout is None else seconds(timeout)
-        )  # from entering; moved with the deadline
+        # From entering; moved with the deadline.
+        self._timeout = None if timeout is None else seconds(timeout)
         self._tokens = checked_tokens(tokens) if tokens != () else ()
         self._sources = checked_sources(sources) if sources != () else ()
         self._parents: tuple[Cancelable, ...] = ()
@@ -109,23 +111,23 @@ class Cancelable:
             check_names(options)
             self._take(options)
 
-        self._status = OperationStatus.PENDING
+        self._status = PENDING
         self._token = CancelationToken()
         self._block: Block | None = None  # from entering on
         self._entered_at: float | None = None  # on the clock of the block's loop
         self._watch: Watch | None = None  # while inside, if there are sources
         self._above_id: str | None = None
+        self._is_detached = False
+        self._tells_in_time = False  # whether the token is told of the deadline at once
+        self._sections: Sections | None = None  # made when first needed
+        self._callbacks: Mapping[str, list[Callable[..., object]]] = _NO_CALLBACKS
 
-    # What few operations have, and what is made when it is first needed.
+    # What few operations have or ask for. To read this takes longer than to write the above.
     _given_id: str | None = None
     _unless: Callable[[Cancelation], bool] | None = None
-    _is_detached = False
-    _tells_in_time = False  # whether the token is told of the deadline at once
     _shields = 0
-    _sections: Sections | None = None
     _error: str | None = None
     _metadata: dict[str, Any] | None = None
-    _callbacks: Mapping[str, list[Callable[..., object]]] = {}  # this one stays empty
     _followers: dict[object, Cancelable] | None = None  # those that go by its deadline
 
     def _take(self, options: OperationOptions) -> None:
@@ -492,7 +494,7 @@ class Cancelable:
         budget = seconds(timeout)
         await checkpoint_if_cancelled()
         self.check()
-        sections = self.__dict__.setdefault("_sections", Sections())
+        sections = self._sections = self._sections or Sections()
         self._shield_changed(True)
         try:
             with sections:
@@ -679,17 +681,17 @@ class Cancelable:
 
     def _become(self, status: OperationStatus) -> None:
         previous = self._status
-        check_transition(previous, status)
+        if status not in TRANSITIONS[previous]:
+            refuse_transition(previous, status)
         self._status = status
-        observers = watching(self._observers)
-        if observers:
+        if self._observers or everywhere:
             event = Transition(self.context, previous, self._token, _operation=weakref.ref(self))
-            notify_transition(observers, event)
+            notify_transition(watching(self._observers), event)
 
     def _shield_changed(self, entered: bool) -> None:
         if self._status.is_final:
             if entered:
-                check_transition(self._status, OperationStatus.SHIELDED)  # raises
+                refuse_transition(self._status, OperationStatus.SHIELDED)
             return  # a section in a task that outlives the block
         shields = self._shields + (1 if entered else -1)
         if shields == int(entered):  # the first one in, or the last one out
@@ -705,8 +707,9 @@ class Cancelable:
         return self
 
     def _callbacks_of(self, event: str) -> list[Callable[..., object]]:
-        own: dict[str, list[Callable[..., object]]] = self.__dict__.setdefault("_callbacks", {})
-        return own.setdefault(event, [])
+        if event not in self._callbacks:
+            self._callbacks = {**self._callbacks, event: []}
+        return self._callbacks[event]
 
 
 @public

@@ -58,7 +58,8 @@ class Observer(Protocol):
         """Hear that an operation reported progress."""
 
 
-_everywhere: dict[object, Observer] = {}
+everywhere: dict[object, Observer] = {}
+"""Those who watch every operation."""
 
 
 @public
@@ -71,17 +72,17 @@ def add_observer(observer: Observer) -> Callable[[], None]:
         A function that takes the observer back. Calling it twice does nothing.
     """
     handle = object()
-    _everywhere[handle] = observer
+    everywhere[handle] = observer
 
     def remove() -> None:
-        _everywhere.pop(handle, None)
+        everywhere.pop(handle, None)
 
     return remove
 
 
 def watching(own: tuple[Observer, ...]) -> tuple[Observer, ...]:
     """Return all observers of an operation: its *own* ones, and those that watch every operation."""
-    return (*own, *_everywhere.values()) if _everywhere else own
+    return (*own, *everywhere.values()) if everywhere else own
 
 
 def notify_transition(observers: Iterable[Observer], event: Transition) -> None:

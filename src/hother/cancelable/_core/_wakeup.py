@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from types import FrameType
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from anyio import get_cancelled_exc_class
 from anyio.lowlevel import EventLoopToken, current_token
@@ -34,22 +34,49 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITER
 _NOWHERE = object()
 
 
-# By the exception that each backend has for itself. To ask AnyIO for the loop takes as long as to make a
-# scope, and its class of scopes asks again, and makes them twice: so blocks, which are many, use these.
-_backends: dict[type[BaseException], type[AsyncBackend]] = {}
+# What a block has to know of where it runs: AnyIO's backend, its token for the loop, the loop's clock, which
+# any thread may ask, and what tells the task from the others of its loop. No class: one is made for each block.
+Place: TypeAlias = "tuple[type[AsyncBackend], Any, Callable[[], float], int]"
+
+# How to find that out, by the exception that each backend has for itself. To ask AnyIO for the loop takes as long
+# as to make a scope, and its class of scopes asks again, and makes them twice: so blocks, which are many, use these.
+_finders: dict[type[BaseException], Callable[[], Place]] = {}
 
 
-def current_backend() -> type[AsyncBackend]:
-    """Return AnyIO's backend for the loop that runs in this thread.
+def current_place() -> Place:
+    """Return where this code runs: the backend, its token for the loop, the clock, and the id of the task.
+
+    Once a task has ended, another one may have its id.
 
     Raises:
-        RuntimeError: If none does.
+        RuntimeError: If no event loop runs in this thread.
     """
     exception = get_cancelled_exc_class()
-    backend = _backends.get(exception)
-    if backend is None:
-        backend = _backends[exception] = current_token().backend_class
-    return backend
+    find = _finders.get(exception)
+    if find is None:
+        find = _finders[exception] = _finder(current_token())
+    return find()
+
+
+def _finder(loop: EventLoopToken) -> Callable[[], Place]:
+    backend = loop.backend_class
+    if hasattr(loop.native_token, "call_soon_threadsafe"):
+        from asyncio import current_task
+
+        def find_in_asyncio() -> Place:
+            task: Any = current_task()
+            native = task.get_loop()
+            return backend, native, native.time, id(task)
+
+        return find_in_asyncio
+
+    from trio import lowlevel
+
+    def find_in_trio() -> Place:
+        clock = lowlevel.current_clock().current_time
+        return backend, lowlevel.current_trio_token(), clock, id(lowlevel.current_task())
+
+    return find_in_trio
 
 
 def call_soon(loop: EventLoopToken, function: Callable[..., object], *args: Any) -> None:
@@ -163,13 +190,9 @@ def _asker(native_token: object) -> Callable[[], object]:
 
 def thread_safe_clock(loop: EventLoopToken) -> Callable[[], float]:
     """Return the clock of *loop*, which must run in this thread, as a function that any thread may call."""
-    return clock_of(loop.native_token)
-
-
-def clock_of(native_token: Any) -> Callable[[], float]:
-    """See `thread_safe_clock`."""
-    if hasattr(native_token, "call_soon_threadsafe"):
-        return native_token.time  # type: ignore[no-any-return]
+    native: Any = loop.native_token
+    if hasattr(native, "call_soon_threadsafe"):
+        return native.time  # type: ignore[no-any-return]
     import trio
 
     return trio.lowlevel.current_clock().current_time
