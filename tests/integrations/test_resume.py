@@ -306,6 +306,47 @@ async def test_the_latest_client_has_the_feed() -> None:
     assert data_of(newer) == [str(number) for number in range(3, 10)]
 
 
+async def test_the_client_before_uses_up_nothing_that_is_kept_for_the_next_one() -> None:
+    """
+    From the moment that the next one has asked, though its response may begin later.
+    """
+    progress = Progress(20)
+    site = Site(progress.run, buffer=1)
+    old = Peer()
+    async with site.feeds, create_task_group() as tasks:
+        tasks.start_soon(old.run, site.app)
+        await anyio.sleep(4.5)
+        new = Peer(headers=[("last-event-id", events_of(old)[-1].last_event_id)])
+        new.stall()
+        tasks.start_soon(new.run, site.app)
+        await anyio.sleep(5)
+        new.release()
+        await new.until(lambda: new.complete)
+        old.disconnect()
+
+    assert data_of(old) + data_of(new) == [str(number) for number in range(20)]
+    assert progress.calls == [None]
+
+
+async def test_asking_begins_the_wait_anew() -> None:
+    """
+    A client that comes at the last moment finds its feed alive when its response begins.
+    """
+    progress = Progress()
+    site = Site(progress.run, window=3)
+    async with site.feeds, create_task_group() as tasks:
+        first = await site.visit(2.5)
+        new = Peer(headers=[("last-event-id", events_of(first)[-1].last_event_id)])
+        new.stall()
+        await anyio.sleep(2)
+        tasks.start_soon(new.run, site.app)
+        await anyio.sleep(2)
+        new.release()
+
+    assert data_of(first) + data_of(new) == [str(number) for number in range(10)]
+    assert len(progress.ended_at) == 1
+
+
 async def test_too_many_who_wait_are_not_kept() -> None:
     """
     Who has waited for longest goes first.

@@ -63,6 +63,10 @@ class Courier:
         while outlet.is_ready and not self._has_ended:
             await self._flushed.wait()
 
+    def release(self) -> None:
+        """Nothing will be sent any more: let nobody wait for it, not even while a server holds us up."""
+        self._flushed.set()
+
     async def run(self) -> None:
         """Go on for ever."""
         try:

@@ -15,8 +15,6 @@ stream (the operation, its deadline, a scope around it) interrupts it, too; and 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable
-from contextlib import AsyncExitStack
-from math import inf
 from typing import Any
 
 from anyio import CancelScope, Event, create_task_group, current_time, move_on_after, sleep_forever
@@ -31,9 +29,12 @@ from .._core._reasons import Cancelation, CancelationReason
 from .._core._token import CancelationToken
 from .._scope import Cancelable
 from ..asgi import TOKEN_KEY, current_request_token
+from ..asgi._exchange import EXCHANGE_KEY
 from ..asgi._outcome import root_of
+from ._closing import close_all
 from ._courier import Courier
 from ._drain import Drain
+from ._draining import wait_with_patience
 from ._manner import Manner
 from ._outlet import Outlet
 from ._regroup import AsTheyCome, Chunks
@@ -63,6 +64,7 @@ class Delivery:
         "_courier",
         "_failure",
         "_has_enough",
+        "_has_failed_late",
         "_is_closing",
         "_is_draining",
         "_is_ending",
@@ -119,6 +121,7 @@ class Delivery:
         self._monitors = 0
         self._monitors_ended = Event()
         self._failure: Exception | None = None
+        self._has_failed_late = False  # when the stream was ended already
         self._awaited: Event | None = None  # the listener waits for the generator to get so far
         self._is_in_item = False
         self._has_enough = False  # no draining needed any more
@@ -157,6 +160,11 @@ class Delivery:
             finally:  # in whatever way: the failure of one task looks like a cancelation to the others
                 self._raise_failure()
 
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._has_failed_late = self._operation.cancelation is not None
+
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -173,7 +181,7 @@ class Delivery:
             try:
                 await self._deliver(start)
             except Exception as error:
-                self._failure = error
+                self._fail(error)
             finally:
                 tasks.cancel_scope.cancel()
                 # Leaving the task group must not wait: an interruption there would take the place
@@ -189,7 +197,7 @@ class Delivery:
         try:
             await monitor()
         except Exception as error:  # of the server's
-            self._failure = self._failure or error
+            self._fail(error)
             self._stop(Cancelation(CancelationReason.ERROR, f"the stream failed: {error!r}"))
         finally:
             self._monitors -= 1
@@ -233,6 +241,7 @@ class Delivery:
             if self._is_ending and (self._has_enough or not self._is_draining):
                 return False
             self._is_in_item = True
+        await checkpoint_if_cancelled()  # the generator may have swallowed its interruption
         return True
 
     def _drain(self, drain: Drain, item: Any) -> None:
@@ -245,12 +254,8 @@ class Delivery:
 
     async def _close(self) -> None:
         """Close the generator, and tell who wants to know. What is closed already does nothing."""
-        sources, self._sources = {id(source): source for source in self._sources}, ()
-        async with AsyncExitStack() as stack:  # the next one, even if one raises
-            for source in reversed(sources.values()):
-                close: Callable[[], Awaitable[object]] | None = getattr(source, "aclose", None)
-                if close is not None:
-                    stack.push_async_callback(close)
+        sources, self._sources = self._sources, ()
+        await close_all(sources)
         on_close, self._on_close = self._on_close, ()
         await run_all(on_close)  # not later: a server may keep what sends to a client that has stalled
 
@@ -298,7 +303,7 @@ class Delivery:
 
     def _cause(self) -> Cancelation | None:
         """Why the stream ends, unless that is a failure, or unknown."""
-        if self._failure is not None:
+        if self._failure is not None and not self._has_failed_late:
             return self._failure.cancelation if isinstance(self._failure, CancelationError) else None
         cancelation = self._operation.cancelation
         if cancelation is None and self._request_token is not None:
@@ -315,27 +320,37 @@ class Delivery:
         self._is_ending = True
         if cause is not None and _is_disconnect(cause):
             self._outlet.abandon()
-            await self._let_go_on(has_left=True)
+            if self._courier is not None:
+                self._courier.release()
+            await self._read_on()
+            await self._finish_item()
         else:
-            await self._let_go_on(has_left=False)
+            await self._finish_item()
             self._outlet.hurry()
         if not self._is_closing:
             self._work.shield = False
         if cause is not None and self._manner.is_whole and not _is_disconnect(cause):
             await self._say_farewell(cause)
 
-    async def _let_go_on(self, *, has_left: bool) -> None:
-        manner, limit = self._manner, 0.0
-        if has_left and manner.drain is not None and not self._has_enough:
+    async def _read_on(self) -> None:
+        """Let the generator go on for a client who has left, for as long as that is wanted."""
+        drain = self._manner.drain
+        if drain is not None and not self._has_enough:
             self._is_draining = True
-            limit = manner.drain.limit
-        elif manner.shields_items and self._is_in_item:
-            limit = inf if manner.shield_timeout is None else manner.shield_timeout
-        if limit and not self._is_closing:
+            exchange = self._scope.get(EXCHANGE_KEY)
+            await wait_with_patience(self._wait_for_generator, drain.limit, self._operation, exchange)
+            self._is_draining = False
+
+    async def _finish_item(self) -> None:
+        """Let the generator finish the item in hand, if that is wanted."""
+        if self._manner.shields_items and self._is_in_item:
+            with move_on_after(self._manner.shield_timeout):
+                await self._wait_for_generator()
+
+    async def _wait_for_generator(self) -> None:
+        if not self._is_closing:
             self._awaited = Event()
-            with move_on_after(limit):
-                await self._awaited.wait()
-        self._is_draining = False
+            await self._awaited.wait()
 
     async def _say_farewell(self, cause: Cancelation) -> None:
         manner = self._manner

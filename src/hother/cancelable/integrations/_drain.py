@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from math import inf
 from typing import Any
 
@@ -18,12 +19,13 @@ class Drain:
     what it has cost.
 
     Args:
-        limit: How long to read on, in seconds; then the generator is interrupted.
-        until: Called with every item, before and after the client has left. Once it has returned true,
-            nothing more is waited for.
+        limit: How long to read on, in seconds; then the generator is interrupted. It is sooner if the time
+            limit of the operation or of the request ends before, or the server begins to stop.
+        until: A plain function, called with every item, before and after the client has left. Once it has
+            returned true, nothing more is waited for.
 
     Raises:
-        TypeError: If *limit* is not a number, or *until* cannot be called.
+        TypeError: If *limit* is not a number, or *until* not a plain function.
         ValueError: If *limit* is negative or NaN.
     """
 
@@ -33,5 +35,5 @@ class Drain:
     def __post_init__(self) -> None:
         limit = seconds(self.limit, "limit")
         object.__setattr__(self, "limit", inf if limit is None else limit)
-        if self.until is not None and not callable(self.until):
-            raise TypeError(f"until must be callable, got {self.until!r}")
+        if self.until is not None and (not callable(self.until) or iscoroutinefunction(self.until)):
+            raise TypeError(f"until must be a plain function, got {self.until!r}")

@@ -73,6 +73,11 @@ class Feed:
         self.arrival.set()
         self._notify()
 
+    def detach(self) -> None:
+        """Have no client for now; the one before is over."""
+        self.client = None
+        self._notify()
+
     async def get(self, number: int, client: Attachment) -> ServerSentEvent:
         """Wait for an event.
 
@@ -149,5 +154,5 @@ class Attachment:
     async def aclose(self) -> None:
         """The client has left, or has everything."""
         if self._feed.client is self:
-            self._feed.client = None
+            self._feed.detach()
             self._on_end(self._feed)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from math import inf
 
 from anyio import CancelScope, Lock, current_time, move_on_after
+from anyio.lowlevel import checkpoint
 from starlette.types import Message, Send
 
 from ._regroup import Bytes, Grouping
@@ -107,7 +108,7 @@ class Outlet:
             self._grouping.add(data)
 
     async def flush(self, *, everything: bool = False) -> None:
-        """Send what makes messages. A checkpoint only if the server's ``send()`` is one."""
+        """Send what makes messages. A checkpoint if that is several, or if the server's ``send()`` is one."""
         async with self._lock:
             if not self._is_closed:
                 await self._pass_on_waiting(everything=everything)
@@ -168,6 +169,8 @@ class Outlet:
         while not self._is_closed and (chunk := self._grouping.take(everything=everything)):
             self._tail = (self._tail + chunk[-4:])[-4:]
             await self._pass_on(_body(chunk))
+            if self.is_ready:  # no server's send() need be a checkpoint, and a piece may make many messages
+                await checkpoint()
 
     async def _pass_on(self, message: Message) -> None:
         self._is_torn = True  # until it is through

@@ -147,6 +147,11 @@ class ResumableEvents:
             feed, number = self._start(produce, own_id, operation), 0
         elif feed.is_exhausted(number):
             return Response(status_code=204)
+        else:
+            # From now on, not from its first step: the client before, who may be dead and not missed yet,
+            # would use up what is kept for this one.
+            feed.detach()
+            self._wait_for_client(feed)
         return cancelable_sse_response(
             Attachment(feed, number, on_begin=self._attach, on_end=self._wait_for_client),
             Cancelable.with_token(get_request_token(request), name=request.url.path),
@@ -173,9 +178,11 @@ class ResumableEvents:
         self._waiting.pop(feed.id, None)
 
     def _wait_for_client(self, feed: Feed) -> None:
-        """Begin to wait: the client has left, or has not begun to listen."""
+        """Begin to wait, anew: the client has left, or has not begun to listen."""
         if feed.id in self._feeds:
+            feed.arrival.set()  # whoever waited before has waited for this one
             feed.arrival = Event()
+            self._waiting.pop(feed.id, None)
             self._waiting[feed.id] = feed
             self._spawn(self._expire, feed, feed.arrival)
         if len(self._waiting) > self._max_waiting:

@@ -134,6 +134,9 @@ def cancelable_sse_response(
     interval = seconds(heartbeat, "heartbeat")
     if interval == 0:
         raise ValueError("heartbeat must be a positive number of seconds, got 0")
+    spread = seconds(retry_spread, "retry_spread")
+    if spread is None:
+        raise ValueError("retry_spread must be finite: clients are to come back")
     response = CancelableStreamingResponse(cast("Any", events), cancelable, media_type=EVENT_STREAM)
     response.headers["cache-control"] = "no-store"
     response.headers["x-accel-buffering"] = "no"  # nginx
@@ -141,7 +144,7 @@ def cancelable_sse_response(
         encode=encode_event,
         heartbeat=HEARTBEAT,
         heartbeat_interval=_or_forever(interval),
-        farewell=partial(encode_farewell, retry_spread=_or_forever(seconds(retry_spread, "retry_spread"))),
+        farewell=partial(encode_farewell, retry_spread=spread),
         **_checked(ending, shield, shield_timeout, drain, send_timeout, on_close),
     )
     return response
