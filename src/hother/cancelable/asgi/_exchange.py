@@ -186,8 +186,8 @@ class Exchange(Listener):
         """Let the world know of the request. Returns which exchange this code has worked for up to now."""
         self._token._callbacks[self] = self  # nobody can have cancelled it yet, but for an outer middleware
         if self._outer is None:
-            self._shutdown.enter(self, self._server_send)
-            if self._shutdown.token.is_cancelled and (event := self._shutdown.event) is not None:
+            event = self._shutdown.enter(self, self._server_send)
+            if event is not None:
                 self.course.react_late(event)
         else:
             self._outer._inner = self
