@@ -15,7 +15,7 @@ Monitors are tasks of their own (`_loops` tells why). They are waited for before
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from math import inf
@@ -28,11 +28,11 @@ from anyio.lowlevel import EventLoopToken, current_token
 from .._core._errors import cancelation_in, leaves
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
-from .._core._token import CancelationToken
-from .._core._wakeup import run_in, thread_safe_clock
+from .._core._token import CancelationToken, Listener
+from .._core._wakeup import CallSite, call_soon, thread_safe_clock
 from ._course import Course
-from ._crowd import LONGEST, Crowd, crowd_of
-from ._late_scope import EagerScope, OpenScope, enter_scope
+from ._crowd import LONGEST, Crowd, Haste, crowd_of
+from ._late_scope import EagerScope, NotedScope, OpenScope, note_scope
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages
@@ -67,7 +67,8 @@ _exchange: ContextVar[weakref.ref[Exchange] | None] = ContextVar("request_exchan
 def current_exchange() -> Exchange | None:
     """Return the exchange that this code works for, or ``None``. Never blocks."""
     reference = _exchange.get()
-    return None if reference is None else reference()
+    exchange = None if reference is None else reference()
+    return None if exchange is None or exchange._has_ended else exchange
 
 
 def current_request_token() -> CancelationToken | None:
@@ -76,7 +77,7 @@ def current_request_token() -> CancelationToken | None:
     return None if exchange is None else exchange._token
 
 
-class Exchange:
+class Exchange(Listener):
     """Runs the application for one request, and ends it when nobody needs it any more."""
 
     # Slots, all filled at once: that is faster than defaults on the class, if there are so many.
@@ -103,6 +104,7 @@ class Exchange:
         "_reader",
         "_response",
         "_scope",
+        "_server_receive",
         "_server_send",
         "_shutdown",
         "_stop_reading",
@@ -120,14 +122,15 @@ class Exchange:
         self._shutdown = shutdown
         self._outer: Exchange | None = scope.get(EXCHANGE_KEY)  # of a middleware further out
         self._inner: Exchange | None = None  # of a middleware further in
+        self._server_receive = receive
         self._server_send = send
         self._is_http = scope["type"] == "http"
         self._outer_token: CancelationToken | None = scope.get(TOKEN_KEY)  # if installed twice
         self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
         self._thread = get_ident()
-        self._reader = Reader(receive, self)
+        self._reader: Reader | None = None  # made when it is first asked for
         self._response = Response(send, self)
-        self._work: OpenScope  # around the application
+        self._work: OpenScope | NotedScope | EagerScope = note_scope()  # around the application
         # What happens to few requests:
         self._course: Course | None = None
         self._departure: Cancelation | None = None
@@ -149,7 +152,14 @@ class Exchange:
         outer_exchange = self._enter()
         try:
             try:
-                await self._call(app)
+                steps = steps_of(app(self._scope, self.receive, self._response.send))
+                try:
+                    trap = steps.send(None)
+                except StopIteration:
+                    pass
+                else:
+                    self._begin_to_wait()
+                    await go_on(steps, trap)
             except BaseException as error:
                 self._error = error
             self._application_ended(outer_exchange)
@@ -176,12 +186,10 @@ class Exchange:
 
     def _enter(self) -> weakref.ref[Exchange] | None:
         """Let the world know of the request. Returns which exchange this code has worked for up to now."""
-        self._work = enter_scope()
-        # By hand, and not through `add_callback`: this is done for every request.
-        self._token._callbacks[self] = self._heard
+        self._token._callbacks[self] = self  # nobody can have cancelled it yet, but for an outer middleware
         if self._outer is None:
-            self._shutdown.enter(self, self._server_send)
-            if self._shutdown.token.is_cancelled and (event := self._shutdown.event) is not None:
+            event = self._shutdown.enter(self, self._server_send)
+            if event is not None:
                 self.course.react_late(event)
         else:
             self._outer._inner = self
@@ -196,20 +204,6 @@ class Exchange:
             self._outer._inner = None
         else:
             self._shutdown.leave(self)
-
-    async def _call(self, app: ASGIApp) -> None:
-        awaitable = app(self._scope, self._reader.receive, self._response.send)
-        if type(self._work) is EagerScope:  # a step by hand would gain nothing
-            self._begin_to_wait()
-            await awaitable
-            return
-        steps = steps_of(awaitable)
-        try:
-            trap = steps.send(None)
-        except StopIteration:
-            return
-        self._begin_to_wait()
-        await go_on(steps, trap)
 
     def _application_ended(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
         try:
@@ -232,7 +226,7 @@ class Exchange:
         if self._crowd is not None:
             self._crowd.leave(self)
         if self._stop_reading is not None:
-            self._reader.stop()
+            self.reader.stop()
             self._stop_reading()
 
     async def _wait_for_monitors(self) -> None:
@@ -254,15 +248,28 @@ class Exchange:
     def _let_go(self) -> None:
         """Break the circles in which the parts of a request know each other."""
         self._course = None
-        self._reader.close(_HTTP_FAREWELL if self._is_http else _WEBSOCKET_FAREWELL)
+        if self._reader is not None:
+            self._reader.close(self._farewell)
         self._response.close()
 
     # --- Being monitored
 
     @property
     def reader(self) -> Reader:
-        """Who reads what the client sends."""
+        """Who reads what the client sends. Most applications do not ask before they have ended."""
+        if self._reader is None:
+            self._reader = Reader(self._server_receive, self)
+            if self._has_ended:
+                self._reader.close(self._farewell)
         return self._reader
+
+    def receive(self) -> Coroutine[Any, Any, Message]:
+        """Give the application its next message: the ``receive`` that it is called with."""
+        return self.reader.receive()
+
+    @property
+    def _farewell(self) -> Message:
+        return _HTTP_FAREWELL if self._is_http else _WEBSOCKET_FAREWELL
 
     @property
     def loop(self) -> EventLoopToken:
@@ -284,18 +291,23 @@ class Exchange:
 
     def _begin_to_wait(self) -> None:
         """The application waits for something, for the first time."""
+        self._work = self._work.put_in()
         self._context = copy_context()
         self._crowd = crowd_of(self.loop)
         self.began = self.now()
-        cannot_wait = self._course is not None or self._limit() < LONGEST
-        if self._crowd.enter(self, self.began, cannot_wait=cannot_wait):
+        if self._crowd.enter(self, self.began, haste=self._haste()):
             self.monitor()
         if self._cause is None and (cancelation := self._token.cancelation) is not None:
             self._cancelled(cancelation)  # another thread was not told where to call us
 
+    def _haste(self) -> Haste:
+        if self._course is not None or self._limit() < LONGEST:
+            return Haste.URGENT
+        return Haste.NONE if self._response.phase is Phase.COMPLETE else Haste.USUAL
+
     def monitor(self) -> None:
         """See to it from now on that the client's leaving and the deadline are noticed. Called once."""
-        self._reader.start()
+        self.reader.start()
         if self._course is not None or self._limit() < inf:
             self.course.start()
 
@@ -334,7 +346,7 @@ class Exchange:
 
     def start_reading(self) -> None:
         """Start the reader."""
-        self._stop_reading = self._spawn(self._reader.run)
+        self._stop_reading = self._spawn(self.reader.run)
 
     @property
     def read_ahead(self) -> int:
@@ -349,7 +361,7 @@ class Exchange:
     @property
     def can_step(self) -> bool:
         """Whether the application may begin a call of the server's ``receive()``, and the reader end it."""
-        return self._is_http and can_change_tasks(self._reader._receive)
+        return self._is_http and can_change_tasks(self._server_receive)
 
     @property
     def answer_timeout(self) -> float:
@@ -358,7 +370,7 @@ class Exchange:
 
     @property
     def _must_answer(self) -> bool:
-        return is_in_base_http_middleware(self._reader._receive, self._server_send)
+        return is_in_base_http_middleware(self._server_receive, self._server_send)
 
     # --- What may happen to the request
 
@@ -395,7 +407,7 @@ class Exchange:
             self._stop(self._departure)
 
     def _end_application(self, event: Cancelation) -> None:
-        if event is self._departure and not self._is_http and self._reader.is_awaited:
+        if event is self._departure and not self._is_http and self.reader.is_awaited:
             # A WebSocket handler that waits for a message gets ``websocket.disconnect`` this very
             # moment. It hears of the end in its own way, and gets the time to say goodbye.
             self._work.deadline = self.now() + self._options.websocket_grace
@@ -426,11 +438,16 @@ class Exchange:
         except Exception as error:  # of a callback of the application's, whose caller is this monitor
             report([error])
 
-    def _heard(self, cancelation: Cancelation) -> None:
+    def hear(self, cause: Cancelation, site: CallSite) -> None:
         """The token was cancelled, by whatever thread."""
-        if self.knows_its_loop:
-            run_in(self.loop, self._cancelled, cancelation)
-        # else the application is in its first step, and `_begin_to_wait` will ask the token
+        if self._token._callbacks.pop(self, None) is None:
+            return  # what comes after the first cause is nothing to us
+        if not self.knows_its_loop:
+            return  # the application is in its first step, and `_begin_to_wait` will ask the token
+        if site.is_in(self.loop.native_token):
+            self._cancelled(cause)
+        else:
+            call_soon(self.loop, self._cancelled, cause)
 
     def _cancelled(self, cancelation: Cancelation) -> None:
         """The token was cancelled. Runs in the loop, perhaps too late."""

@@ -1,13 +1,13 @@
 """Cancel scopes that cost less than AnyIO's own, as long as nobody cancels them.
 
 Most requests are over before anything happens to them, and so is what they send. To enter three scopes
-for each would be the largest part of what this library costs them. On asyncio there are two ways around:
+for each would be the largest part of what this library costs them. So on asyncio only the place is noted,
+and the scope is put in there once it is needed, around all scopes that were opened since:
 
-* **Around the application**, the scope is put where entering would have put it, without the detour
-  through the backend's choice and the task's past. It has to be there: threads and tasks remember the
-  scope in which they were started.
-* **Around a message that is sent**, only the place is noted. The scope is put in once somebody wants to
-  cancel: around all scopes that were opened since, and from outside, while the task waits.
+* **Around the application**, when it waits for the first time, or somebody cancels it before. From then on
+  it has to be there: threads and tasks remember the scope in which they were started, and wherever they
+  are started in a first step, it is in a scope that this step has opened and still holds open.
+* **Around a message that is sent**, when somebody wants to cancel that: from outside, while the task waits.
 
 AnyIO has no public way to do that. This is the one module that knows how its scopes hang together, and
 it relies on that only after a look and a trial, once per process (`_put_in_works`). If AnyIO has changed,
@@ -28,8 +28,10 @@ from __future__ import annotations
 
 import sys
 from asyncio import current_task
+from collections.abc import Callable
 from itertools import count
 from math import inf
+from operator import methodcaller
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -73,6 +75,14 @@ class OpenScope(Protocol):
         ...
 
 
+def _no_count(task: object) -> int:
+    return 0
+
+
+# How often a task was cancelled natively, as far as it keeps count.
+_native_cancels: Callable[[Any], int] = (
+    _no_count if sys.version_info < (3, 11) else methodcaller("cancelling")
+)
 _works: bool | None = None  # whether scopes can be put in; not known before the first use
 _lock = Lock()
 _serials = count()
@@ -85,25 +95,13 @@ _scope_type: Any = None  # ... and its class of scopes, with what we add
 
 def enter_scope() -> OpenScope:
     """Open a scope around what this task does from here on. Not a checkpoint."""
-    task = _current_task()
-    return EagerScope() if task is None else _enter(task)
+    return note_scope().put_in()
 
 
-def _enter(task: Task[Any]) -> OpenScope:
-    scope = _new(_scope_type)
-    state = _states.get(ref(task))
-    if state is None:
-        scope.place(task, None)
-        _states[ref(task, _forget)] = _backend.TaskState(None, scope)
-    else:
-        outside = state.cancel_scope
-        scope.place(task, outside)
-        if outside is not None:
-            outside._child_scopes.add(scope)
-            outside._tasks.discard(task)
-        state.cancel_scope = scope
-    scope._tasks.add(task)
-    return scope  # type: ignore[no-any-return]
+def note_scope() -> NotedScope | EagerScope:
+    """Open a scope that can wait with its being there until it is `put_in`. Not a checkpoint."""
+    place = note_place()
+    return EagerScope() if place is None else NotedScope(*place)
 
 
 Place: TypeAlias = tuple[Any, Any, int] | None
@@ -114,22 +112,16 @@ one place were noted; ``None`` where none can be put in later."""
 def note_place() -> Place:
     """Note where this task is, for a scope that may have to be opened here a step later.
 
-    That scope must be one in which no thread and no task is started that outlasts it.
+    As long as it is not, whatever is started in it must be in a scope that was opened since, or be over soon.
     """
-    task = _current_task()
-    if task is None:
-        return None
-    state = _states.get(ref(task))
-    return task, None if state is None else state.cancel_scope, next(_serials)
-
-
-def _current_task() -> Task[Any] | None:
-    """Return the running task of asyncio, if scopes can be put into its chain."""
     try:
         task = current_task()
     except RuntimeError:  # no event loop of asyncio runs here
         return None
-    return task if _works or (_works is None and task is not None and _put_in_works(task)) else None
+    if not _works and (_works is not None or task is None or not _put_in_works(task)):
+        return None
+    state = _states.get(ref(task))
+    return task, None if state is None else state.cancel_scope, next(_serials)
 
 
 class EagerScope:
@@ -155,6 +147,10 @@ class EagerScope:
 
     def cancel(self, reason: str | None = None) -> None:
         self._scope.cancel(reason)
+
+    def put_in(self) -> OpenScope:
+        """Return the scope itself: it is there already."""
+        return self
 
     def close(self, error: BaseException | None) -> bool:
         return bool(self._scope.__exit__(*_exc_info(error)))
@@ -182,27 +178,26 @@ class NotedScope:
 
     @deadline.setter
     def deadline(self, value: float) -> None:
-        self._existing().deadline = value
+        self.put_in().deadline = value
 
     def cancel(self, reason: str | None = None) -> None:
-        self._existing().cancel(reason)
+        self.put_in().cancel(reason)
 
     def close(self, error: BaseException | None) -> bool:
         return self._scope is not None and bool(self._scope.close(error))
 
-    def _existing(self) -> Any:
+    def put_in(self) -> OpenScope:
+        """Have the scope be there from now on, and return it: to be used in place of this one."""
         if self._scope is None:
             self._scope = self._put_in()
-        return self._scope
+        return self._scope  # type: ignore[no-any-return]
 
     def _put_in(self) -> Any:
         """Do what entering the scope would have done at its place and time."""
         state = _states.get(ref(self._task))
         outside, inside = self._neighbours(None if state is None else state.cancel_scope)
         scope = _new(_scope_type)
-        scope.place(self._task, outside)
-        scope.serial = self._serial
-        scope._cancelling_at_enter = self._cancels
+        scope.place(self._task, outside, self._serial, self._cancels)
         if outside is not None:
             outside._child_scopes.add(scope)
             outside._child_scopes.discard(inside)
@@ -240,12 +235,12 @@ def _make_scope_type(scope_type: Any) -> Any:
     class PutInScope(scope_type):  # type: ignore[misc] # (its base is known at run time only)
         __slots__ = ("serial",)  # in which order scopes were opened
 
-        def place(self: Any, task: Any, outside: Any) -> None:
+        def place(self: Any, task: Any, outside: Any, serial: int, cancels: int) -> None:
             """Do what AnyIO does where a scope is made and entered."""
             self._host_task = task
             self._parent_scope = outside
-            self._cancelling_at_enter = _native_cancels(task)
-            self.serial = next(_serials)
+            self._cancelling_at_enter = cancels
+            self.serial = serial
             self._active = True
             self._deadline = inf
             self._shield = self._cancel_called = self._cancelled_caught = False
@@ -268,11 +263,6 @@ def _make_scope_type(scope_type: Any) -> Any:
             return bool(self.__exit__(*_exc_info(error)))
 
     return PutInScope
-
-
-def _native_cancels(task: Any) -> int:
-    """Return how often a task was cancelled natively, as far as it keeps count."""
-    return 0 if sys.version_info < (3, 11) else int(task.cancelling())
 
 
 def _exc_info(
@@ -306,7 +296,7 @@ def _looks_as_known(task: Task[Any]) -> bool:
     _states, _forget = _backend._task_states.data, _backend._task_states._remove
     _scope_type = _make_scope_type(_backend.CancelScope)
     ours, theirs = _new(_scope_type), _backend.CancelScope()
-    ours.place(task, theirs._parent_scope)
+    ours.place(task, theirs._parent_scope, 0, _native_cancels(task))
     theirs._active, theirs._host_task, theirs._cancelling_at_enter = True, task, ours._cancelling_at_enter
     return all(getattr(ours, part) == getattr(theirs, part) for part in _backend.CancelScope.__slots__)
 
@@ -346,7 +336,7 @@ def _stands_the_trial(task: Task[Any]) -> bool:
         answers.append(not second.close(None))
         answers.append(anyio.current_effective_deadline() <= deadline)
         answers.append(not first.close(None))
-        third = _enter(task)
+        third = NotedScope(task, around, next(_serials)).put_in()
         third.deadline = deadline
         answers.append(anyio.current_effective_deadline() <= deadline)
         answers.append(not third.close(None))

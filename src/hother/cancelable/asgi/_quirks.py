@@ -42,9 +42,16 @@ def can_change_tasks(receive: Receive) -> bool:
     return getattr(receive, "__module__", None) in _TASKLESS and type(receive) is MethodType
 
 
-_TASKLESS = frozenset(
-    {"asyncio.queues", "uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"}
-)
+_UVICORN = frozenset({"uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"})
+_TASKLESS = _UVICORN | {"asyncio.queues"}
+
+
+def opens_no_scopes(send: Send) -> bool:
+    """Whether a server's ``send()`` for HTTP is known to open no scope of AnyIO: uvicorn's.
+
+    The innermost scope, once it waits, is still the one that it was called in.
+    """
+    return type(send) is MethodType and send.__module__ in _UVICORN
 
 
 def is_in_base_http_middleware(receive: Receive, send: Send) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from anyio.lowlevel import checkpoint
 
-from ._late_scope import EagerScope, NotedScope, OpenScope, note_place
+from ._late_scope import EagerScope, NotedScope, OpenScope, Place, note_place, note_scope
+from ._quirks import opens_no_scopes
 from ._steps import go_on, steps_of
 from ._types import Message, Send
 
@@ -23,6 +24,10 @@ ENDS_ITSELF = "cancelable.ends_itself"
 It promises to stop at once, and to leave unfinished what is to look unfinished. The promise does not
 hold across a ``BaseHTTPMiddleware``, which makes a response of its own: that one is shut as others are.
 """
+
+
+# In place of the place of a scope around a message: where the task still is when it begins to wait.
+LATER: Place = (None, None, 0)
 
 
 class Phase(Enum):
@@ -71,6 +76,7 @@ class Response:
         "_ends_itself",
         "_has_outcome",
         "_has_trailers",
+        "_opens_no_scopes",
         "_owner",
         "_phase",
         "_send",
@@ -81,6 +87,7 @@ class Response:
 
     def __init__(self, send: Send, owner: ResponseOwner) -> None:
         self._send = send
+        self._opens_no_scopes = opens_no_scopes(send)
         self._owner: ResponseOwner | None = owner
         self._phase = Phase.NOT_STARTED
         self._closed_to_application = self._has_outcome = False
@@ -167,7 +174,7 @@ class Response:
         # Before it is sent, for two reasons: nobody else may start a response meanwhile, and servers
         # report the end of a response as a disconnect at once.
         self._follow(message)
-        place = note_place()
+        place = LATER if self._opens_no_scopes else note_place()
         try:
             steps = steps_of(self._send(message))
             if place is None:
@@ -177,7 +184,8 @@ class Response:
                 trap = steps.send(None)
             except StopIteration:  # sent, without waiting: nobody had to interrupt it
                 return
-            await self._send_in(NotedScope(*place), go_on(steps, trap))
+            scope = note_scope() if place is LATER else NotedScope(*place)
+            await self._send_in(scope, go_on(steps, trap))
         except OSError:
             if self._owner is not None:
                 self._owner.broke()

@@ -113,11 +113,12 @@ class Shutdown:
 
     # --- The requests
 
-    def enter(self, exchange: Exchange, send: Send) -> None:
-        """Take note of a request that begins."""
-        if self.tasks is not None and not self._has_asked_server:
+    def enter(self, exchange: Exchange, send: Send) -> Cancelation | None:
+        """Take note of a request that begins. Returns what has begun the shutdown, if something has."""
+        if not self._has_asked_server and self.tasks is not None:
             self._ask_server(send, self.tasks)
         self._in_flight.add(exchange)
+        return self.token.cancelation
 
     def leave(self, exchange: Exchange) -> None:
         """Take note of a request that is over."""

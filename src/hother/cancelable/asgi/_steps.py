@@ -22,20 +22,24 @@ async def _await(awaitable: Any) -> Any:
 
 @coroutine
 def go_on(steps: Steps, trap: Any) -> Generator[Any, Any, Any]:
-    """Await the rest of what has been taken one step in asyncio, and is waiting for *trap* since.
+    """Await the rest of what has been taken one step by hand, and is waiting for *trap* since.
 
     It may be another task that does so, if what has been done up to now does not depend on the task.
     """
     while True:
+        answer = interruption = None
         try:
-            yield trap
+            answer = yield trap
         except BaseException as error:
             interruption = error
-        else:  # nothing was sent to us: asyncio never does
-            return (yield from steps.__await__())
         try:
-            trap = steps.throw(interruption)
+            if interruption is not None:
+                trap = steps.throw(interruption)
+            elif answer is None:  # asyncio answers nothing else, so that we need not stand in between
+                return (yield from steps.__await__())
+            else:
+                trap = steps.send(answer)
         except StopIteration as end:
             return end.value
         finally:
-            del interruption  # it and this frame would keep each other
+            del interruption, answer  # an exception and this frame would keep each other
