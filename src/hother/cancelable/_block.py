@@ -182,7 +182,7 @@ class Block(Listener):
         if deadline != inf:
             self.keep_time()
         self._scope.__enter__()
-        reference = weakref.ref(self)
+        reference: weakref.ref[Block] = weakref.ref(self)
         _current.set((reference, *self.outer) if self.outer else (reference,))
 
     def set_deadline(self, deadline: float) -> None:

@@ -61,8 +61,7 @@ async def leave(
             await operation._sections.wait()
         except BaseException as error:  # an interruption of the task, which no scope can stop
             exc_type, exc, traceback = type(error), error, error.__traceback__
-    if operation._parents or block.outer:
-        operation._above_id = operation._find_above_id()
+    operation._above_id = operation._find_above_id()
     left = block.close(exc_type, exc, traceback)
     if operation._watch is not None:
         left = await _end_watch(operation, operation._watch, left)

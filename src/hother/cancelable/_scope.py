@@ -119,13 +119,14 @@ class Cancelable:
         self._above_id: str | None = None
         self._is_detached = False
         self._tells_in_time = False  # whether the token is told of the deadline at once
-        self._sections: Sections | None = None  # made when first needed
         self._callbacks: Mapping[str, list[Callable[..., object]]] = _NO_CALLBACKS
 
-    # What few operations have or ask for. To read this takes longer than to write the above.
+    # What few operations have. What each is asked for is above: on Python 3.11, to read a default of the class
+    # takes longer than to write it into the object.
     _given_id: str | None = None
     _unless: Callable[[Cancelation], bool] | None = None
     _shields = 0
+    _sections: Sections | None = None
     _error: str | None = None
     _metadata: dict[str, Any] | None = None
     _followers: dict[object, Cancelable] | None = None  # those that go by its deadline
@@ -494,7 +495,7 @@ class Cancelable:
         budget = seconds(timeout)
         await checkpoint_if_cancelled()
         self.check()
-        sections = self._sections = self._sections or Sections()
+        sections = self.__dict__.setdefault("_sections", Sections())
         self._shield_changed(True)
         try:
             with sections:
@@ -699,6 +700,8 @@ class Cancelable:
         self._shields = shields
 
     def _find_above_id(self) -> str | None:
+        if not self._parents and (self._block is None or not self._block.outer):
+            return self._above_id
         above = self.parent or (None if self._block is None else next(self._block.enclosing_owners(), None))
         return self._above_id if above is None else above.id
 

@@ -21,6 +21,7 @@ class OperationStatus(str, Enum):
     FAILED = "failed"  #: its block raised an error
 
     __str__ = str.__str__
+    __format__ = str.__format__  # type: ignore[assignment]  # what Enum's comes to, after a while
     __hash__ = str.__hash__  # that of Enum is slow, and not that of the string, which is equal
 
     @property

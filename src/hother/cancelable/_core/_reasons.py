@@ -24,6 +24,7 @@ class CancelationReason(str, Enum):
     EXTERNAL = "external"  #: a scope or a task around the operation was cancelled, not by this library
 
     __str__ = str.__str__
+    __format__ = str.__format__  # type: ignore[assignment]  # what Enum's comes to, after a while
     __hash__ = str.__hash__  # that of Enum is slow, and not that of the string, which is equal
 
 

@@ -66,6 +66,10 @@ class _News(IntEnum):
     FIRST = 3  #: it raised the flag
 
 
+# To find a member of an Enum takes a while below Python 3.12, and ten thousand tokens ask.
+_NONE, _UNKEPT, _LATER, _FIRST = _News
+
+
 class Listener:
     """Hears of each cause of a token, the first and those after it.
 
@@ -188,7 +192,7 @@ class CancelationToken:
             raise errors[0]
         if errors:
             raise BaseExceptionGroup("callbacks of a cancelation token failed", errors)
-        return news is _News.FIRST
+        return news is _FIRST
 
     def cancel_after(
         self,
@@ -374,11 +378,11 @@ class CancelationToken:
         causes = self._causes
         if causes:
             if any(cause is cancelation for cause in causes):
-                return _News.NONE
+                return _NONE
             if len(self.causes) >= KEPT:
-                return _News.UNKEPT
+                return _UNKEPT
         causes.append(cancelation)
-        return _News.FIRST if causes[0] is cancelation else _News.LATER
+        return _FIRST if causes[0] is cancelation else _LATER
 
     def _tell_all(
         self,
@@ -392,7 +396,7 @@ class CancelationToken:
         telling = deque([children])
         while telling:
             for child, news in telling.popleft():
-                if news is not _News.UNKEPT or child not in told:
+                if news is not _UNKEPT or child not in told:
                     told.add(child)
                     telling.append(child._tell(cancelation, news, site, errors))
 
@@ -402,7 +406,7 @@ class CancelationToken:
         """Call the callbacks, and collect what they raise. Returns the children for which it is news, too."""
         children: list[tuple[CancelationToken, _News]] = []
         causes = self._distinct_causes()
-        if news is _News.UNKEPT:
+        if news is _UNKEPT:
             causes += (cancelation,)
         for handle, callback in list(self._callbacks.items()):
             if isinstance(callback, Listener):
@@ -410,10 +414,10 @@ class CancelationToken:
                     _tell_listener(callback, causes, site, errors)
             elif isinstance(callback, _Link):
                 child = callback()
-                childs_news = _News.NONE if child is None else max(map(child._add_cause, causes))
+                childs_news = _NONE if child is None else max(map(child._add_cause, causes))
                 if child is not None and childs_news:
                     children.append((child, childs_news))
-            elif news is _News.FIRST and self._callbacks.pop(handle, None) is not None:
+            elif news is _FIRST and self._callbacks.pop(handle, None) is not None:
                 _call(callback, causes[0], errors)
         return children
 

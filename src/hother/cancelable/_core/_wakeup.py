@@ -35,12 +35,12 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITER
 _NOWHERE = object()
 
 
-# What a block has to know of where it runs: AnyIO's backend, its token for the loop, the loop's clock, which
-# any thread may ask, and what tells the task from the others of its loop. No class: one is made for each block.
+# Where a block runs: AnyIO's backend, its token for the loop, the loop's clock, which any thread may ask, and
+# what tells the task from the others of its loop. No class, since each block needs one.
 Place: TypeAlias = "tuple[type[AsyncBackend], Any, Callable[[], float], int]"
 
-# How to find that out, by the exception that each backend has for itself. To ask AnyIO for the loop takes as long
-# as to make a scope, and its class of scopes asks again, and makes them twice: so blocks, which are many, use these.
+# How to find that out, by the exception that each backend has for itself. To ask AnyIO for the loop takes as
+# long as to make a scope, and its class of scopes asks again, and makes them twice: so blocks use these.
 _finders: dict[type[BaseException], Callable[[], Place]] = {}
 
 
