@@ -443,10 +443,11 @@ async def test_many_small_chunks_of_one_piece_hold_nobody_up() -> None:
     peer = Peer()
 
     async def generate() -> AsyncIterator[bytes]:
-        yield bytes(20_000)
+        yield bytes(5_000)
 
+    response = await cancelable_streaming_response(generate(), Cancelable(), chunk_size=1)
     async with create_task_group() as tasks:
-        tasks.start_soon(partial(stream, generate(), peer=peer, chunk_size=1))
+        tasks.start_soon(response, peer.scope, peer.receive, peer.send)
         while not peer.body:
             await checkpoint()
         for _ in range(100):
