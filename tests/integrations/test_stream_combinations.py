@@ -219,6 +219,42 @@ async def test_a_stream_is_read_on_while_the_server_holds_on_to_a_message() -> N
         peer.release()
 
 
+async def test_a_stream_is_read_on_without_the_middleware_too() -> None:
+    """
+    For as long as it says itself.
+    """
+    model, peer = Model(), Peer()
+    response = await cancelable_streaming_response(model.run(), Cancelable(), drain=Drain(4))
+    async with create_task_group() as tasks:
+        tasks.start_soon(response, peer.scope, peer.receive, peer.send)
+        await anyio.sleep(2.5)
+        peer.disconnect()
+
+    assert model.ended_at == [6.5]
+
+
+async def test_what_failed_first_is_raised() -> None:
+    """
+    A generator that fails when it is interrupted for that does not hide it.
+    """
+
+    async def generate() -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await anyio.sleep_forever()
+        finally:
+            raise ZeroDivisionError
+
+    async def receive() -> Message:
+        await anyio.sleep(1)
+        raise KeyError("the server")
+
+    peer = Peer()
+    response = await cancelable_streaming_response(generate(), Cancelable())
+    with pytest.raises(KeyError):
+        await response(peer.scope, receive, peer.send)
+
+
 # --- Generators that misbehave
 
 
