@@ -219,18 +219,19 @@ async def test_a_stream_is_read_on_while_the_server_holds_on_to_a_message() -> N
         peer.release()
 
 
-async def test_a_stream_is_read_on_without_the_middleware_too() -> None:
+@pytest.mark.parametrize(("limit", "ended_at"), [(4, 6.5), (60, 10)])
+async def test_a_stream_is_read_on_without_the_middleware_too(limit: float, ended_at: float) -> None:
     """
     For as long as it says itself.
     """
     model, peer = Model(), Peer()
-    response = await cancelable_streaming_response(model.run(), Cancelable(), drain=Drain(4))
+    response = await cancelable_streaming_response(model.run(), Cancelable(), drain=Drain(limit, is_usage))
     async with create_task_group() as tasks:
         tasks.start_soon(response, peer.scope, peer.receive, peer.send)
         await anyio.sleep(2.5)
         peer.disconnect()
 
-    assert model.ended_at == [6.5]
+    assert model.ended_at == [ended_at]
 
 
 async def test_what_failed_first_is_raised() -> None:
