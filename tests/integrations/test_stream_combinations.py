@@ -30,7 +30,17 @@ from hother.cancelable.integrations.starlette import (
 )
 from tests.asgi_peer import ALL_HABITS, Habits, Message, Peer
 from tests.event_stream import parse
-from tests.integrations.test_stream_endings import EVENTS, HOUR, HOW, Model, Watched, Writer, leave, stream
+from tests.integrations.test_stream_endings import (
+    EVENTS,
+    HOUR,
+    HOW,
+    Model,
+    Watched,
+    Writer,
+    cancel,
+    leave,
+    stream,
+)
 from tests.sweep import cancelling_at, every_checkpoint
 
 every_server = pytest.mark.parametrize("habits", ALL_HABITS, ids=str)
@@ -209,6 +219,43 @@ async def test_a_stream_is_read_on_while_the_server_holds_on_to_a_message() -> N
         peer.release()
 
 
+@pytest.mark.parametrize(("limit", "ended_at"), [(4, 6.5), (60, 10)])
+async def test_a_stream_is_read_on_without_the_middleware_too(limit: float, ended_at: float) -> None:
+    """
+    For as long as it says itself.
+    """
+    model, peer = Model(), Peer()
+    response = await cancelable_streaming_response(model.run(), Cancelable(), drain=Drain(limit, is_usage))
+    async with create_task_group() as tasks:
+        tasks.start_soon(response, peer.scope, peer.receive, peer.send)
+        await anyio.sleep(2.5)
+        peer.disconnect()
+
+    assert model.ended_at == [ended_at]
+
+
+async def test_what_failed_first_is_raised() -> None:
+    """
+    A generator that fails when it is interrupted for that does not hide it.
+    """
+
+    async def generate() -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await anyio.sleep_forever()
+        finally:
+            raise ZeroDivisionError
+
+    async def receive() -> Message:
+        await anyio.sleep(1)
+        raise KeyError("the server")
+
+    peer = Peer()
+    response = await cancelable_streaming_response(generate(), Cancelable())
+    with pytest.raises(KeyError):
+        await response(peer.scope, receive, peer.send)
+
+
 # --- Generators that misbehave
 
 
@@ -345,6 +392,84 @@ async def test_what_a_generator_makes_of_its_end_is_its_own_affair(
     assert parse(peer.body).events[-1].type == "cancelled"
 
 
+# --- Cleaning up
+
+
+class Careful:
+    """A generator that takes its time to clean up."""
+
+    def __init__(self, duration: float = 3, count: int = 100) -> None:
+        self.duration = duration
+        self.count = count
+        self.is_running = False
+        self.cleaned_at: list[float] = []
+
+    async def run(self) -> AsyncIterator[str]:
+        self.is_running = True
+        try:
+            for _ in range(self.count):
+                with anyio.move_on_after(1):
+                    await anyio.sleep_forever()
+                yield "data: x\n\n"
+            self.is_running = False
+        except BaseException:
+            await anyio.sleep(self.duration)
+            self.cleaned_at.append(anyio.current_time())
+            raise
+
+
+@every_server
+@pytest.mark.parametrize("act", [leave, cancel], ids=lambda act: act.__name__)
+async def test_a_generator_that_is_interrupted_cleans_up_undisturbed(habits: Habits, act: Any) -> None:
+    """
+    It needs no shield of its own.
+    """
+    careful = Careful()
+    await stream(careful.run(), habits=habits, act=act)
+
+    assert careful.cleaned_at == [5.5]
+
+
+@pytest.mark.parametrize("options", [{}, {"shield": "item"}, {"drain": Drain(2.2)}], ids=str)
+async def test_the_cleanup_of_a_generator_that_is_interrupted_is_bounded(options: dict[str, Any]) -> None:
+    """
+    By ten seconds, from its interruption on.
+    """
+    careful = Careful(HOUR)
+    await stream(careful.run(), act=leave, after=2.25, **options)
+
+    assert careful.cleaned_at == []
+    assert 12 < anyio.current_time() < 16
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    "options", [{}, {"media_type": EVENTS, "send_timeout": 30}, {"shield": "item"}], ids=str
+)
+async def test_a_generator_cleans_up_whenever_it_is_interrupted(how: str, options: dict[str, Any]) -> None:
+    """
+    At any checkpoint.
+    """
+
+    async def attempt(number: int) -> int:
+        careful, operation, peer, waits = Careful(count=3), Cancelable(), Peer(), 0
+
+        async def endpoint(request: Request) -> Response:
+            return await cancelable_streaming_response(careful.run(), operation, **options)
+
+        app = RequestCancelationMiddleware(Starlette(routes=[Route("/", endpoint)]))
+        with CancelScope() as scope:
+            work = peer.run(app)
+            _, waits = await cancelling_at(number, lambda: HOW[how](peer, operation, scope), work)
+
+        assert len(careful.cleaned_at) == careful.is_running
+        assert peer.left_behind == []
+        return waits if number > waits else 0
+
+    async for _ in every_checkpoint(attempt):
+        pass
+
+
 # --- Chunks
 
 
@@ -355,10 +480,11 @@ async def test_many_small_chunks_of_one_piece_hold_nobody_up() -> None:
     peer = Peer()
 
     async def generate() -> AsyncIterator[bytes]:
-        yield bytes(20_000)
+        yield bytes(5_000)
 
+    response = await cancelable_streaming_response(generate(), Cancelable(), chunk_size=1)
     async with create_task_group() as tasks:
-        tasks.start_soon(partial(stream, generate(), peer=peer, chunk_size=1))
+        tasks.start_soon(response, peer.scope, peer.receive, peer.send)
         while not peer.body:
             await checkpoint()
         for _ in range(100):

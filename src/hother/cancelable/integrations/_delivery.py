@@ -7,17 +7,25 @@ stream (the operation, its deadline, a scope around it) interrupts it, too; and 
 
 1. The generator is interrupted where it waits, or closed where it is suspended: by its own task, and
    before the scopes are left that it was started in, since it may hold scopes of its own across a ``yield``.
-2. A generator that may go on for a while is protected by ``_work``, which is not cancelled but opened: so
-   it can be closed up again for the generator to be closed in.
+2. The generator is protected by ``_work``, which is not cancelled but opened, at once or after a while. So
+   it can be closed up again, the moment that the interruption arrives, for the generator to clean up in.
 3. What an item or a server raises is carried around the task group, which would wrap it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from anyio import CancelScope, Event, create_task_group, current_time, move_on_after, sleep_forever
+from anyio import (
+    CancelScope,
+    Event,
+    create_task_group,
+    current_time,
+    get_cancelled_exc_class,
+    move_on_after,
+    sleep_forever,
+)
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from starlette.types import Message, Receive, Scope, Send
@@ -35,6 +43,7 @@ from ._closing import close_all
 from ._courier import Courier
 from ._drain import Drain
 from ._draining import wait_with_patience
+from ._interruptions import tell_of_interruptions
 from ._manner import Manner
 from ._outlet import Outlet
 from ._regroup import AsTheyCome, Chunks
@@ -117,7 +126,7 @@ class Delivery:
                 heartbeat=manner.heartbeat,
                 interval=manner.heartbeat_interval,
             )
-        self._work = CancelScope(shield=manner.is_soft)
+        self._work = CancelScope(shield=True)
         self._monitors = 0
         self._monitors_ended = Event()
         self._failure: Exception | None = None
@@ -214,9 +223,7 @@ class Delivery:
                 self._sources = (body := aiter(self._body), *self._sources)
                 is_exhausted = await self._send_items(body)
             finally:
-                self._is_closing = True
-                self._work.shield = True
-                self._work.deadline = current_time() + CLOSING_BUDGET
+                self._begin_to_close()
                 self._tell_listener()
                 await self._close()
         if self._work.cancelled_caught:  # closing took too long, and its interruption hid another one
@@ -224,12 +231,16 @@ class Delivery:
         elif is_exhausted:
             await self._outlet.complete()
 
-    async def _send_items(self, body: AsyncIterable[Any]) -> bool:
+    async def _send_items(self, body: AsyncIterator[Any]) -> bool:
         """Send what the generator yields. Returns whether that was all."""
         outlet, encode = self._outlet, self._manner.encode
         send = outlet.flush if self._courier is None else self._courier.deliver
-        self._is_in_item = True
-        async for item in body:
+        while True:
+            self._is_in_item = True
+            try:
+                item = await tell_of_interruptions(anext(body), self._interrupted)
+            except StopAsyncIteration:
+                break
             self._is_in_item = False
             if self._manner.drain is not None:
                 self._drain(self._manner.drain, item)
@@ -240,9 +251,18 @@ class Delivery:
             await checkpoint()  # neither the generator nor the server's send() needs to be one
             if self._is_ending and (self._has_enough or not self._is_draining):
                 return False
-            self._is_in_item = True
-        await checkpoint_if_cancelled()  # the generator may have swallowed its interruption
-        return True
+        return not self._is_closing  # it may have swallowed its interruption
+
+    def _interrupted(self, error: BaseException) -> None:
+        if self._is_ending and not self._work.shield and isinstance(error, get_cancelled_exc_class()):
+            self._begin_to_close()
+
+    def _begin_to_close(self) -> None:
+        """From now on the generator cleans up, and is not disturbed in that."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._work.shield = True
+            self._work.deadline = current_time() + CLOSING_BUDGET
 
     def _drain(self, drain: Drain, item: Any) -> None:
         if not self._has_enough and drain.until is not None and drain.until(item):
