@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint, current_token
 
 from hother.cancelable import Cancelable, CancelationToken
 
-from ._fan_out import fan_out
+from ._fan_out import fan_out, until_all_ended
 from ._figures import Figure, at_most
 from ._plan import Plan
 from ._turns import Timed, calls_beside, side_by_side
@@ -43,7 +43,7 @@ def run(plan: Plan) -> Iterator[Figure]:
 
 async def figures_on(where: str, plan: Plan) -> list[Figure]:
     """Measure on one event loop."""
-    parts = (block_figures(where, plan), fan_out(where, plan), thread_figures(where, plan))
+    parts = (block_figures(where, plan), fan_out(where, plan, cancel_contracts), thread_figures(where, plan))
     return [it for part in (*parts, stream_figures(where, plan)) async for it in part]
 
 
@@ -120,11 +120,12 @@ class Contract:
     nothing but the block itself holds on. It knows no status, deadline, time, thread, error or observer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float | None = None) -> None:
         self.token = CancelationToken()
+        self.timeout = timeout
 
     async def __aenter__(self) -> None:
-        self.scope = CancelScope()
+        self.scope = CancelScope() if self.timeout is None else move_on_after(self.timeout)
         self.scope.__enter__()
         self.around = _around.get()
         _around.set((ref(self), *self.around))
@@ -147,6 +148,24 @@ async def contract_block() -> None:
         pass
 
 
+async def timed_contract_block() -> None:
+    async with Contract(30):
+        pass
+
+
+async def cancel_contracts(n: int) -> float:
+    """Return how many seconds a token takes that cancels those of so many operations."""
+    token = CancelationToken()
+
+    async def wait() -> None:
+        contract = Contract()
+        token.add_callback(lambda _: contract.token.cancel())
+        async with contract:
+            await sleep_forever()
+
+    return await until_all_ended(n, wait, token.cancel)
+
+
 TOKEN = CancelationToken()
 
 
@@ -167,7 +186,7 @@ async def block_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
     ) -> Figure:
         ours, other = ((name, repeated(block, number)) for name, block in (candidate, floor))
         target = None if limit is None else at_most(limit)
-        bound = "" if limit is None or subject != PLAIN else CONTRACT[0]
+        bound = "" if limit is None else CONTRACT[0]
         return await side_by_side(subject, where, ours, other, rounds=rounds, target=target, bound=bound)
 
     scope, operation = ("CancelScope()", scope_block), ("Cancelable()", operation_block)
@@ -175,7 +194,9 @@ async def block_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
     yield await beside(PLAIN, operation, scope, 2.0)
     yield await beside(PLAIN, CONTRACT, scope)
     yield await beside("a block beside the contract alone", operation, CONTRACT)
-    yield await beside(TIMED, timed, ("move_on_after(30)", move_on_after_block), 2.0)
+    move_on = ("move_on_after(30)", move_on_after_block)
+    yield await beside(TIMED, timed, move_on, 2.0)
+    yield await beside(TIMED, (CONTRACT[0], timed_contract_block), move_on)
     if where != "trio" and hasattr(asyncio, "timeout"):
         yield await beside(TIMED, timed, ("asyncio.timeout(30)", asyncio_timeout_block))
     yield await beside("a block with a token: enter and exit", ("Cancelable(tokens=…)", token_block), scope)

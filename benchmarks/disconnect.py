@@ -37,7 +37,8 @@ def run(plan: Plan) -> Iterator[Figure]:
     rounds, tries = plan.pick(full=3, quick=2, tiny=1), plan.pick(full=100, quick=40, tiny=3)
     for server in plan.places(SERVERS[: plan.pick(full=4, quick=2, tiny=1)]):
         if not KINDS[server].missing:
-            names = plan.among(available(CANDIDATES, server), "bare")
+            some = plan.pick(full=CANDIDATES, quick=CANDIDATES, tiny=("bare", "ours"))
+            names = plan.among(available(some, server), "bare")
             times = {name: _times(server, name, rounds, tries) for name in names}
             yield from _figures(server, times)
 
@@ -54,6 +55,7 @@ def _figures(server: str, times: dict[str, list[list[float]]]) -> Iterator[Figur
             yield figure(
                 *(subject, server, FLOOR if name == "bare" else name, FLOOR, pairs),
                 target=target if name == "ours" else None,
+                bound=FLOOR if name == "ours" else "",
                 percentiles=[percentile(every, part) for part in range(101)] if number == 50 else (),
             )
 

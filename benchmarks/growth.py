@@ -45,7 +45,7 @@ def token_figures(plan: Plan) -> Iterator[Figure]:
     yield calls_beside("link a token and unlink it", crowd, ("alone", token.child), target=CONSTANT, **effort)
     crowd = (f"beside {many:,}", lambda: crowded.add_callback(print)())
     alone = ("alone", lambda: token.add_callback(print)())
-    yield calls_beside("add a callback and remove it", crowd, alone, target=CONSTANT, **effort)
+    yield calls_beside("add a callback and remove it", crowd, alone, **effort)
     del children
 
 
@@ -77,7 +77,7 @@ async def _nested(where: str, plan: Plan) -> AsyncIterator[Figure]:
 
 def request_figures(where: str, plan: Plan) -> Iterator[Figure]:
     """Compare a request while many others are open and idle with one that is alone."""
-    counts = plan.pick(full=(0, 1_000, 10_000), quick=(0, 1_000, 10_000), tiny=(0, 100))
+    counts = plan.pick(full=(0, 1_000, 10_000), quick=(0, 1_000), tiny=(0, 100))
     requests, rounds = plan.pick(full=1000, quick=400, tiny=20), plan.pick(full=5, quick=3, tiny=1)
     names = {f"beside {count:,} idle": count for count in counts}
     with ExitStack() as stack:

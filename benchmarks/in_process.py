@@ -32,7 +32,7 @@ def run(plan: Plan) -> Iterator[Figure]:
     """Measure."""
     rounds, requests = plan.pick(full=9, quick=5, tiny=1), plan.pick(full=1000, quick=600, tiny=20)
     applications = plan.pick(full=("raw", "starlette", "fastapi"), quick=("fastapi",), tiny=("fastapi",))
-    for loop in plan.places(LOOPS[: plan.pick(full=3, quick=2, tiny=1)]):
+    for loop in plan.places(LOOPS[: plan.pick(full=3, quick=1, tiny=1)]):
         if find_spec(loop):
             few = plan.pick(full=WRAPPINGS, quick=WRAPPINGS, tiny=("bare", "ours", OLD_RELEASE))
             names = plan.among(available(few, loop), "bare")

@@ -17,9 +17,8 @@ from hother.cancelable import (
     Transition,
 )
 
-from ._figures import Figure, at_most, figure, figures
+from ._figures import Figure, figure, figures
 from ._plan import Plan
-from .growth import CONSTANT
 
 FEW = 1_000
 
@@ -78,16 +77,8 @@ def growth_figures(plan: Plan) -> Iterator[Figure]:
         few = costs(FEW)
         for name, cost in costs(many).items():
             pairs.setdefault(name, []).append((cost, few[name]))
-    growth = many // FEW
     for name, values in pairs.items():
-        # Those that give or take all of them may cost as many times as much as there are; three of the
-        # calls find what they want by its id, and cost the same.
-        target = CONSTANT if name in BY_ID else at_most(2.0 * growth)
-        names = (f"{many:,} running", f"{FEW:,} running")
-        yield figure(f"registry.{name}", "any", *names, values, target=target)
-
-
-BY_ID = ("get(id)", "list(id=…)", "cancel(id)")
+        yield figure(f"registry.{name}", "any", f"{many:,} running", f"{FEW:,} running", values)
 
 
 def costs(running: int) -> dict[str, float]:
