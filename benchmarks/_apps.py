@@ -1,32 +1,28 @@
-"""The applications that are measured, bare and in each of the wrappings that are compared."""
+"""The applications that are measured.
+
+None of them imports a library that is compared, unless it is used there: 0.11 has the name of ours.
+"""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextvars import ContextVar
-from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hother.cancelable import Cancelable
-from hother.cancelable.integrations.fastapi import RequestCancelationMiddleware, cancelable_dependency
-
-Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Any, Any], Awaitable[None]]
+Scope: TypeAlias = MutableMapping[str, Any]
+App: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
 
 WAIT = 0.02
 """How long the handlers wait that do, in seconds."""
 
 
-# --- Applications: `/` answers at once, `/wait` after a while, `/hang` never
+# `/` answers at once, `/wait` after a while, `/hang` never.
 
 
 async def raw(scope: Scope, receive: Any, send: Any) -> None:
@@ -57,7 +53,7 @@ def starlette() -> App:
 
 
 def fastapi() -> App:
-    """FastAPI with JSON endpoints, one of which uses the dependency."""
+    """FastAPI with JSON endpoints, one of which has a dependency of no use."""
     app = FastAPI()
 
     @app.get("/")
@@ -68,11 +64,6 @@ def fastapi() -> App:
     async def wait() -> dict[str, str]:
         await anyio.sleep(WAIT)
         return {"hello": "world"}
-
-    @app.get("/block")
-    async def block(cancel: Cancelable = Depends(cancelable_dependency)) -> dict[str, str]:
-        async with cancel:
-            return {"hello": "world"}
 
     @app.get("/depends")
     async def depends(value: int = Depends(_some_dependency)) -> dict[str, str]:
@@ -85,119 +76,15 @@ async def _some_dependency(request: Request) -> int:
     return 1
 
 
-# --- Wrappings
+def block() -> App:
+    """FastAPI with an endpoint that is an operation; our names are those of 0.11."""
+    from hother.cancelable.integrations.fastapi import cancelable_dependency
 
+    app = FastAPI()
 
-class PassThrough:
-    """A middleware that does nothing."""
+    @app.get("/block")
+    async def handler(cancel: Any = Depends(cancelable_dependency)) -> dict[str, str]:
+        async with cancel:
+            return {"hello": "world"}
 
-    def __init__(self, app: App) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        await self.app(scope, receive, send)
-
-
-class Token:
-    """What must be in the scope, at the very least."""
-
-    __slots__ = ("__weakref__", "callbacks", "cause")
-
-    def __init__(self) -> None:
-        self.callbacks: dict[object, Any] = {}
-        self.cause: Any = None
-
-
-_current: ContextVar[Any] = ContextVar("current", default=None)
-
-
-class Floor:
-    """What the contract demands of each request, and nothing of what makes it come true.
-
-    A token in the scope and in a context variable; and a ``send`` and a ``receive`` of our own, since
-    nobody can tell afterwards how far a response has got, or what was read.
-    """
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        token = scope["cancelation_token"] = Token()
-        outer = _current.get()
-        _current.set(weakref.ref(token))
-        try:
-            await self.app(scope, _Receive(receive).receive, _Send(send).send)
-        finally:
-            _current.set(outer)
-
-
-class _Receive:
-    __slots__ = ("_receive",)
-
-    def __init__(self, receive: Any) -> None:
-        self._receive = receive
-
-    async def receive(self) -> Any:
-        return await self._receive()
-
-
-class _Send:
-    __slots__ = ("_is_complete", "_send")
-
-    def __init__(self, send: Any) -> None:
-        self._send = send
-        self._is_complete = False
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.body":
-            self._is_complete = not message.get("more_body")
-        await self._send(message)
-
-
-async def _dispatch(request: Request, call_next: Any) -> Response:
-    response: Response = await call_next(request)
-    return response
-
-
-def _peer(module: str, name: str) -> Callable[[App], App] | None:
-    if find_spec(module) is None:
-        return None
-    wrapping: Callable[[App], App] = getattr(__import__(module, fromlist=[name]), name)
-    return wrapping
-
-
-WRAPPINGS: dict[str, Callable[[App], App]] = {
-    "bare": lambda app: app,
-    "pass-through": PassThrough,
-    "floor": Floor,
-    "ours": RequestCancelationMiddleware,
-    "ours, 30 s limit": lambda app: RequestCancelationMiddleware(app, 30.0),
-    "BaseHTTPMiddleware": lambda app: BaseHTTPMiddleware(app, _dispatch),
-}
-for peer, module, name in (
-    ("aiofence", "aiofence.contrib.starlette", "DisconnectMiddleware"),
-    ("fastapi-disconnect", "fastapi_disconnect", "CancelOnDisconnectMiddleware"),
-):
-    try:
-        if wrapping := _peer(module, name):
-            WRAPPINGS[peer] = wrapping
-    except (ImportError, AttributeError):
-        pass
-
-APPLICATIONS: dict[str, Callable[[], App]] = {"raw": lambda: raw, "starlette": starlette, "fastapi": fastapi}
-
-
-def build(application: str, wrapping: str) -> App:
-    """Make one of the applications in one of the wrappings."""
-    return WRAPPINGS[wrapping](APPLICATIONS[application]())
-
-
-def __getattr__(path: str) -> App:
-    """Let servers load ``benchmarks._apps:fastapi|ours``."""
-    application, separator, wrapping = path.partition("|")
-    if not separator:
-        raise AttributeError(path)
-    return build(application, wrapping)
+    return app

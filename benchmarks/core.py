@@ -1,16 +1,10 @@
-"""What the core costs, beside AnyIO's own primitives in the same run, on each event loop.
-
-``python -m benchmarks.core`` or ``nox -s benchmarks -- core``; ``--json FILE`` keeps the figures, and
-``--quick`` has fewer rounds, not more than 10,000 waiting, and no uvloop.
-"""
+"""What the core costs, beside AnyIO's own primitives in the same run, on each event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from importlib.util import find_spec
 from time import perf_counter
@@ -23,32 +17,41 @@ from anyio.lowlevel import checkpoint, current_token
 
 from hother.cancelable import Cancelable, CancelationToken
 
-from ._ratios import Figure, figure, quiet, report
+from ._fan_out import fan_out, until_all_ended
+from ._figures import Figure, at_most
+from ._plan import Plan
+from ._turns import Timed, calls_beside, side_by_side
 
-IS_QUICK = "--quick" in sys.argv
-ROUNDS = 7 if IS_QUICK else 15
-NUMBER = 2_000 if IS_QUICK else 3_000
-FAN_OUT = (1, 10, 100, 1_000, 10_000) if IS_QUICK else (1, 10, 100, 1_000, 10_000, 100_000)
+LOOPS: dict[str, dict[str, Any]] = {
+    "asyncio": {"backend": "asyncio"},
+    "trio": {"backend": "trio"},
+    "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
+}
 
-Timed = Callable[[], Awaitable[float]]
+NUMBER = 2_000
+"""How often a block is entered, and how many items a stream has, in each round."""
+
+
+def run(plan: Plan) -> Iterator[Figure]:
+    """Measure."""
+    if not plan.where:
+        yield from token_figures(plan)
+    for where in plan.places(("asyncio", "trio", *plan.pick(full=("uvloop",), quick=(), tiny=()))):
+        if find_spec(where):
+            yield from anyio.run(figures_on, where, plan, **LOOPS[where])
+
+
+async def figures_on(where: str, plan: Plan) -> list[Figure]:
+    """Measure on one event loop."""
+    parts = (block_figures(where, plan), fan_out(where, plan, cancel_contracts), thread_figures(where, plan))
+    return [it for part in (*parts, stream_figures(where, plan)) async for it in part]
+
+
+def rounds_of(plan: Plan) -> int:
+    return plan.pick(full=15, quick=7, tiny=1)
 
 
 # --- Plain calls
-
-
-def per_call(function: Callable[[], object], number: int = 20 * NUMBER) -> float:
-    """The seconds that one call takes."""
-    calls = range(number)
-    start = perf_counter()
-    for _ in calls:
-        function()
-    return (perf_counter() - start) / number
-
-
-def beside(
-    name: str, floor_name: str, ours: Callable[[], object], floor: Callable[[], object], target: float | None
-) -> Figure:
-    return figure(name, floor_name, "any", [(per_call(ours), per_call(floor)) for _ in range(ROUNDS)], target)
 
 
 def set_event() -> None:
@@ -59,31 +62,28 @@ def cancel_token() -> None:
     CancelationToken().cancel()
 
 
-def token_figures() -> list[Figure]:
+def token_figures(plan: Plan) -> Iterator[Figure]:
     token, flag = CancelationToken(), threading.Event()
-    crowded = CancelationToken()
-    crowd = [crowded.child() for _ in range(100_000)]
-    figures = [
-        beside("token creation", "anyio.Event()", CancelationToken, anyio.Event, 1.0),
-        beside("token creation and cancel", "anyio.Event() and set()", cancel_token, set_event, None),
-        beside("token.check()", "threading.Event.is_set()", token.check, flag.is_set, 1.5),
-        beside("link and unlink", "the token alone", token.child, CancelationToken, None),
-        beside("link and unlink, beside 100,000", "on an empty token", crowded.child, token.child, 1.5),
-    ]
-    del crowd
-    return figures
+    effort = {"rounds": rounds_of(plan), "calls": plan.pick(full=50_000, quick=30_000, tiny=100)}
+    new, event = ("CancelationToken()", CancelationToken), ("anyio.Event()", anyio.Event)
+    yield calls_beside("a token: creation", new, event, target=at_most(1.0), **effort)
+    cancel, set_it = ("CancelationToken().cancel()", cancel_token), ("anyio.Event().set()", set_event)
+    yield calls_beside("a token: creation and cancel", cancel, set_it, **effort)
+    check, is_set = ("token.check()", token.check), ("threading.Event.is_set()", flag.is_set)
+    yield calls_beside("a token: looking whether it is cancelled", check, is_set, target=at_most(1.5), **effort)
+    yield calls_beside("a token: link and unlink", ("token.child()", token.child), new, **effort)
 
 
 # --- Blocks
 
 
-def repeated(block: Callable[[], Awaitable[None]]) -> Timed:
+def repeated(block: Callable[[], Awaitable[None]], number: int) -> Timed:
     async def run() -> float:
-        rounds = range(NUMBER)
+        rounds = range(number)
         start = perf_counter()
         for _ in rounds:
             await block()
-        return (perf_counter() - start) / NUMBER
+        return (perf_counter() - start) / number
 
     return run
 
@@ -120,11 +120,12 @@ class Contract:
     nothing but the block itself holds on. It knows no status, deadline, time, thread, error or observer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float | None = None) -> None:
         self.token = CancelationToken()
+        self.timeout = timeout
 
     async def __aenter__(self) -> None:
-        self.scope = CancelScope()
+        self.scope = CancelScope() if self.timeout is None else move_on_after(self.timeout)
         self.scope.__enter__()
         self.around = _around.get()
         _around.set((ref(self), *self.around))
@@ -147,6 +148,24 @@ async def contract_block() -> None:
         pass
 
 
+async def timed_contract_block() -> None:
+    async with Contract(30):
+        pass
+
+
+async def cancel_contracts(n: int) -> float:
+    """Return how many seconds a token takes that cancels those of so many operations."""
+    token = CancelationToken()
+
+    async def wait() -> None:
+        contract = Contract()
+        token.add_callback(lambda _: contract.token.cancel())
+        async with contract:
+            await sleep_forever()
+
+    return await until_all_ended(n, wait, token.cancel)
+
+
 TOKEN = CancelationToken()
 
 
@@ -155,43 +174,35 @@ async def token_block() -> None:
         pass
 
 
-# --- Fan-out: one cancel, n waiting
+PLAIN = "a block: enter and exit"
+TIMED = "a block with a timeout: enter and exit"
 
 
-async def cancel_operations(n: int) -> float:
-    token = CancelationToken()
+async def block_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
+    number, rounds = plan.pick(full=NUMBER, quick=NUMBER, tiny=10), rounds_of(plan)
 
-    async def wait() -> None:
-        async with Cancelable(tokens=(token,), raise_on_cancel=False):
-            await sleep_forever()
+    async def beside(
+        subject: str, candidate: tuple[str, Any], floor: tuple[str, Any], limit: float | None = None
+    ) -> Figure:
+        ours, other = ((name, repeated(block, number)) for name, block in (candidate, floor))
+        target = None if limit is None else at_most(limit)
+        bound = "" if limit is None else CONTRACT[0]
+        return await side_by_side(subject, where, ours, other, rounds=rounds, target=target, bound=bound)
 
-    return await until_all_ended(n, wait, token.cancel)
+    scope, operation = ("CancelScope()", scope_block), ("Cancelable()", operation_block)
+    timed = ("Cancelable(timeout=30)", timeout_block)
+    yield await beside(PLAIN, operation, scope, 2.0)
+    yield await beside(PLAIN, CONTRACT, scope)
+    yield await beside("a block beside the contract alone", operation, CONTRACT)
+    move_on = ("move_on_after(30)", move_on_after_block)
+    yield await beside(TIMED, timed, move_on, 2.0)
+    yield await beside(TIMED, (CONTRACT[0], timed_contract_block), move_on)
+    if where != "trio" and hasattr(asyncio, "timeout"):
+        yield await beside(TIMED, timed, ("asyncio.timeout(30)", asyncio_timeout_block))
+    yield await beside("a block with a token: enter and exit", ("Cancelable(tokens=…)", token_block), scope)
 
 
-async def cancel_scopes(n: int) -> float:
-    scopes: list[CancelScope] = []
-
-    async def wait() -> None:
-        with CancelScope() as scope:
-            scopes.append(scope)
-            await sleep_forever()
-
-    def cancel() -> None:
-        for scope in scopes:
-            scope.cancel()
-
-    return await until_all_ended(n, wait, cancel)
-
-
-async def until_all_ended(n: int, wait: Callable[[], Awaitable[None]], cancel: Callable[[], object]) -> float:
-    quiet()
-    async with create_task_group() as tasks:
-        for _ in range(n):
-            tasks.start_soon(wait)
-        await anyio.wait_all_tasks_blocked()
-        start = perf_counter()
-        cancel()
-    return perf_counter() - start
+CONTRACT = ("the contract alone", contract_block)
 
 
 # --- Wake-ups from threads
@@ -202,6 +213,16 @@ async def token_from_thread() -> float:
     return await woken_by_thread(token.cancel, token.wait)
 
 
+async def operation_from_thread() -> float:
+    operation = Cancelable(raise_on_cancel=False)
+
+    async def wait() -> None:
+        async with operation:
+            await sleep_forever()
+
+    return await woken_by_thread(operation.cancel, wait)
+
+
 async def native_from_thread() -> float:
     native: Any = current_token().native_token
     schedule = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
@@ -210,6 +231,7 @@ async def native_from_thread() -> float:
 
 
 async def woken_by_thread(wake: Callable[[], object], wait: Callable[[], Awaitable[object]]) -> float:
+    """Return how many seconds after the call in a thread the task in the loop ran on."""
     called = woken = 0.0
     is_waiting = threading.Event()
 
@@ -232,124 +254,69 @@ async def woken_by_thread(wake: Callable[[], object], wait: Callable[[], Awaitab
     return woken - called
 
 
-async def median_of(timed: Timed, times: int = 9 if IS_QUICK else 50) -> float:
-    values = sorted([await timed() for _ in range(times)])
-    return values[times // 2]
+def median_of(timed: Timed, times: int) -> Timed:
+    async def run() -> float:
+        values = sorted([await timed() for _ in range(times)])
+        return values[times // 2]
+
+    return run
+
+
+async def thread_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
+    times, rounds = plan.pick(full=50, quick=15, tiny=3), plan.pick(full=9, quick=5, tiny=1)
+    subject = "cancel in a thread, until the task in the loop runs on"
+    native = ("the loop's own call, and an Event", median_of(native_from_thread, times))
+    for name, timed in (("token.cancel()", token_from_thread), ("operation.cancel()", operation_from_thread)):
+        yield await side_by_side(subject, where, (name, median_of(timed, times)), native, rounds=rounds)
 
 
 # --- Streams
 
 
-async def busy_source() -> AsyncIterator[int]:
-    for number in range(NUMBER):
-        yield number
+async def busy_source(number: int) -> AsyncIterator[int]:
+    for each in range(number):
+        yield each
 
 
-async def waiting_source() -> AsyncIterator[int]:
-    for number in range(NUMBER):
+async def waiting_source(number: int) -> AsyncIterator[int]:
+    for each in range(number):
         await checkpoint()
-        yield number
+        yield each
 
 
-async def bare_loop(source: AsyncIterator[int]) -> float:
+async def bare_loop(source: AsyncIterator[int], number: int) -> float:
     start = perf_counter()
     async for _ in source:
         pass
-    return (perf_counter() - start) / NUMBER
+    return (perf_counter() - start) / number
 
 
-async def stream_loop(source: AsyncIterator[int]) -> float:
+async def stream_loop(source: AsyncIterator[int], number: int) -> float:
     async with Cancelable() as operation:
-        return await bare_loop(operation.stream(source))
+        return await bare_loop(operation.stream(source), number)
 
 
-async def outside_stream_loop(source: AsyncIterator[int]) -> float:
-    return await bare_loop(Cancelable().stream(source))
+async def outside_stream_loop(source: AsyncIterator[int], number: int) -> float:
+    return await bare_loop(Cancelable().stream(source), number)
 
 
-async def side_by_side(
-    name: str,
-    floor_name: str,
-    where: str,
-    ours: Timed,
-    floor: Timed,
-    target: float | None = None,
-    rounds: int = ROUNDS,
-) -> Figure:
-    await ours(), await floor()  # warm up
-    return figure(name, floor_name, where, [(await ours(), await floor()) for _ in range(rounds)], target)
+async def stream_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
+    number, rounds = plan.pick(full=NUMBER, quick=NUMBER, tiny=10), rounds_of(plan)
+    inside, outside = ("stream() in the block", stream_loop), ("stream() outside of a block", outside_stream_loop)
+    for kind, source, candidate, target in (
+        ("a source that waits", waiting_source, inside, at_most(2.0)),
+        ("a source that never waits", busy_source, inside, None),
+        ("a source that waits", waiting_source, outside, None),
+    ):
+        ours = (candidate[0], _looped(candidate[1], source, number))
+        bare = ("async for", _looped(bare_loop, source, number))
+        subject = f"each item of a stream, {kind}"
+        yield await side_by_side(subject, where, ours, bare, rounds=rounds, target=target)
 
 
-async def figures_on(where: str) -> list[Figure]:
-    scope, operation = repeated(scope_block), repeated(operation_block)
-    move_on, timeout = repeated(move_on_after_block), repeated(timeout_block)
-    figures = [
-        await side_by_side("Cancelable", "CancelScope", where, operation, scope, 2.0),
-        await side_by_side("Cancelable(timeout)", "move_on_after", where, timeout, move_on, 2.0),
-        await side_by_side("Cancelable(tokens)", "CancelScope", where, repeated(token_block), scope),
-        await side_by_side("the contract alone", "CancelScope", where, repeated(contract_block), scope),
-        await side_by_side("Cancelable", "the contract alone", where, operation, repeated(contract_block)),
-    ]
-    if where != "trio" and hasattr(asyncio, "timeout"):
-        native = repeated(asyncio_timeout_block)
-        figures.append(await side_by_side("Cancelable(timeout)", "asyncio.timeout", where, timeout, native))
-    for n in FAN_OUT:
-        rounds = max(3, min(ROUNDS, 100_000 // n))
-        figures.append(
-            await side_by_side(
-                f"one cancel, {n:,} waiting",
-                "each scope by hand",
-                where,
-                lambda n=n: cancel_operations(n),
-                lambda n=n: cancel_scopes(n),
-                1.3,
-                rounds,
-            )
-        )
-    figures += [
-        await side_by_side(
-            "cancel in a thread to woken task",
-            "the loop's own call",
-            where,
-            lambda: median_of(token_from_thread),
-            lambda: median_of(native_from_thread),
-            rounds=5,
-        ),
-        await side_by_side(
-            "stream(), a source that waits",
-            "async for",
-            where,
-            lambda: stream_loop(waiting_source()),
-            lambda: bare_loop(waiting_source()),
-            2.0,
-        ),
-        await side_by_side(
-            "stream(), a source that never waits",
-            "async for",
-            where,
-            lambda: stream_loop(busy_source()),
-            lambda: bare_loop(busy_source()),
-        ),
-        await side_by_side(
-            "stream() outside the block",
-            "async for",
-            where,
-            lambda: outside_stream_loop(waiting_source()),
-            lambda: bare_loop(waiting_source()),
-        ),
-    ]
-    return figures
+def _looped(loop: Any, source: Any, number: int) -> Timed:
+    async def run() -> float:
+        seconds: float = await loop(source(number), number)
+        return seconds
 
-
-def main() -> None:
-    figures = token_figures()
-    figures += anyio.run(figures_on, "asyncio", backend="asyncio")
-    if find_spec("uvloop") and not IS_QUICK:
-        figures += anyio.run(figures_on, "uvloop", backend_options={"use_uvloop": True})
-    with suppress(ImportError):
-        figures += anyio.run(figures_on, "trio", backend="trio")
-    report("the core", figures, "Each ratio is the median of rounds in which both sides took turns.")
-
-
-if __name__ == "__main__":
-    main()
+    return run

@@ -1,4 +1,4 @@
-"""What the middleware adds to a request, in microseconds of processor time, without any server.
+"""What a middleware adds to a request, in processor time, without any server.
 
 The garbage collector is off: it comes when it likes, and then takes long.
 """
@@ -6,7 +6,9 @@ The garbage collector is off: it comes when it likes, and then takes long.
 from __future__ import annotations
 
 import gc
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 from importlib.util import find_spec
 from time import process_time
 from typing import Any
@@ -14,20 +16,104 @@ from typing import Any
 import anyio
 from anyio import create_task_group
 
-from ._apps import WRAPPINGS, build
-from ._report import Series, arguments, keep, measure_in_turns, show
+from ._apps import App
+from ._figures import Figure, figures, in_turns
+from ._plan import Plan
+from ._worker import worker
+from ._wrappings import OLD_RELEASE, available, build
 
 BATCH = 20
+LOOPS = ("uvloop", "trio", "asyncio")
+PEERS = ("aiofence", "fastapi-disconnect", OLD_RELEASE)
+WRAPPINGS = ("bare", "pass-through", "floor", "ours", "ours, 30 s limit", "BaseHTTPMiddleware", *PEERS)
 
 
-class _Peer:
+def run(plan: Plan) -> Iterator[Figure]:
+    """Measure."""
+    rounds, requests = plan.pick(full=9, quick=5, tiny=1), plan.pick(full=1000, quick=600, tiny=20)
+    applications = plan.pick(full=("raw", "starlette", "fastapi"), quick=("fastapi",), tiny=("fastapi",))
+    for loop in plan.places(LOOPS[: plan.pick(full=3, quick=1, tiny=1)]):
+        if find_spec(loop):
+            few = plan.pick(full=WRAPPINGS, quick=WRAPPINGS, tiny=("bare", "ours", OLD_RELEASE))
+            names = plan.among(available(few, loop), "bare")
+            for application in applications:
+                yield from _beside_bare(loop, application, names, rounds, requests)
+
+
+def _beside_bare(
+    loop: str, application: str, names: list[str], rounds: int, requests: int
+) -> Iterator[Figure]:
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(worker("benchmarks.in_process:measure")) for name in names}
+
+        def once(name: str) -> tuple[float]:
+            return (workers[name].ask(application, name, loop, requests),)
+
+        (seconds,) = in_turns(names, rounds, once)
+    yield from figures(f"{application}, one request in process", loop, seconds, "bare")
+
+
+def measure(application: str, wrapping: str, loop: str, requests: int, idle: int = 0) -> float:
+    """Return how many seconds of processor time a request takes; called in a worker.
+
+    Args:
+        application: What is called.
+        wrapping: What is around it.
+        loop: The event loop.
+        requests: How many of them are made.
+        idle: How many others are open meanwhile, and wait.
+    """
+    gc.collect()
+    gc.disable()
+    backend, options = ("asyncio", {"use_uvloop": True}) if loop == "uvloop" else (loop, {})
+    app = _built(application, wrapping)
+    return anyio.run(_measured, app, requests, idle, backend=backend, backend_options=options)
+
+
+_built = cache(build)
+
+
+async def _measured(app: App, requests: int, idle: int) -> float:
+    async with create_task_group() as others:
+        for _ in range(idle):
+            others.start_soon(serve, app, "/hang")
+        if idle:
+            await anyio.sleep(0.2)  # until they are no longer new
+        started = process_time()
+        for _ in range(requests // BATCH):
+            async with create_task_group() as tasks:
+                for _ in range(BATCH):
+                    tasks.start_soon(serve, app, "/")
+        taken = process_time() - started
+        others.cancel_scope.cancel()
+    return taken / requests
+
+
+class Peer:
+    """A server's side of a request without a body, whose client stays until it has the response."""
+
+    def __init__(self) -> None:
+        self._is_read = self._is_answered = False
+        self._answered: anyio.Event | None = None
+
     async def receive(self) -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if not self._is_read:
+            self._is_read = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if not self._is_answered:
+            self._answered = self._answered or anyio.Event()
+            await self._answered.wait()
+        return {"type": "http.disconnect"}
 
-    async def send(self, message: dict[str, Any]) -> None: ...
+    async def send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._is_answered = True
+            if self._answered:
+                self._answered.set()
 
 
-def _scope(path: str) -> dict[str, Any]:
+def scope(path: str) -> dict[str, Any]:
+    """Make the scope of a request."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -45,49 +131,7 @@ def _scope(path: str) -> dict[str, Any]:
     }
 
 
-async def _serve(app: Any, path: str) -> None:
-    peer = _Peer()
-    await app(_scope(path), peer.receive, peer.send)
-
-
-async def _microseconds(app: Any, path: str, requests: int) -> float:
-    started = process_time()
-    for _ in range(requests // BATCH):
-        async with create_task_group() as tasks:
-            for _ in range(BATCH):
-                tasks.start_soon(_serve, app, path)
-    return (process_time() - started) / requests * 1e6
-
-
-def main() -> None:
-    loops = ("asyncio", "trio") + (("uvloop",) if find_spec("uvloop") else ())
-    options = arguments(
-        __doc__,
-        loops=loops,
-        applications=("raw", "starlette", "fastapi"),
-        wrappings=tuple(WRAPPINGS),
-        path="/",
-        rounds=15,
-        requests=1000,
-    )
-    gc.disable()
-    figures = []
-    for loop in options.loops:
-        for application in options.applications:
-            series = Series(f"{application} {options.path} in process, on {loop}", "µs", "bare")
-            apps = {name: build(application, name) for name in options.wrappings}
-
-            def once(name: str, loop: str = loop, apps: dict[str, Any] = apps) -> tuple[float]:
-                gc.collect()
-                measure = partial(_microseconds, apps[name], options.path, options.requests)
-                backend, settings = ("asyncio", {"use_uvloop": True}) if loop == "uvloop" else (loop, {})
-                return (anyio.run(measure, backend=backend, backend_options=settings),)
-
-            measure_in_turns([series], options.wrappings, options.rounds, once)
-            show(series)
-            figures.append(series)
-    keep(options.json, figures)
-
-
-if __name__ == "__main__":
-    main()
+async def serve(app: App, path: str) -> None:
+    """Serve one request."""
+    peer = Peer()
+    await app(scope(path), peer.receive, peer.send)

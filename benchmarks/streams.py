@@ -1,33 +1,66 @@
 """Streams: how soon they end when their clients leave, and what an open one takes.
 
-A thousand clients open a stream at once and leave at random moments. Then, in processes of their own that
+A thousand clients open a stream at once and leave at random moments. Then, on servers of their own that
 take turns, so many idle streams are opened: of plain Starlette without the middleware, and of ours.
 """
 
 from __future__ import annotations
 
-import sys
-from statistics import median
+from collections.abc import Iterator
 
+from tests.servers.child import KINDS
 from tests.servers.crowd import ask_leftovers, leave_at_random, many_files
 from tests.servers.process import running
 from tests.servers.raw_client import http_request, open_response
 
+from ._figures import Figure, figure, figures, in_turns, percentile
+from ._plan import Plan
+
 APP = "tests.servers.streams_app:app"
 PLAIN_APP = "tests.servers.streams_app:plain_app"
-KINDS = ("uvicorn-asyncio", "hypercorn-trio")
-CLIENTS = 1000
-ROUNDS = 3
-IDLE = (
-    ("plain", PLAIN_APP, "Starlette's StreamingResponse, no middleware"),
-    ("plain", APP, "Starlette's StreamingResponse, behind the middleware"),
-    ("stream", APP, "cancelable_streaming_response"),
-    ("sse", APP, "cancelable_sse_response, with heartbeat and send timeout"),
-)
+SERVERS = ("uvicorn-asyncio", "hypercorn-trio")
+PLAIN = "Starlette's, no middleware"
+IDLE = {
+    PLAIN: ("plain", PLAIN_APP),
+    "Starlette's, behind the middleware": ("plain", APP),
+    "cancelable_streaming_response": ("stream", APP),
+    "cancelable_sse_response": ("sse", APP),
+}
 
 
-def memory(kind: str, path: str, app: str, clients: int) -> float:
-    """Return how many KiB of the server's memory an idle stream takes."""
+def run(plan: Plan) -> Iterator[Figure]:
+    """Measure."""
+    clients = plan.pick(full=1_000, quick=300, tiny=10)
+    rounds = plan.pick(full=2, quick=1, tiny=1)
+    names = plan.pick(full=tuple(IDLE), quick=(PLAIN, "cancelable_sse_response"), tiny=())
+    for server in plan.places(SERVERS[: plan.pick(full=2, quick=2, tiny=1)]):
+        if not KINDS[server].missing:
+            yield from _leaving(server, clients, within=plan.pick(full=8.0, quick=4.0, tiny=0.3))
+            if names:
+                yield from _memory(server, names, clients, rounds)
+
+
+def _leaving(server: str, clients: int, within: float) -> Iterator[Figure]:
+    """Yield how long generators run on; the floor is a stream whose client alone leaves a quiet server."""
+    with running(server, APP) as process:
+        alone = [leave_at_random(process, "/crowd", f"alone-{it}", 1, within=0)[0] for it in range(9)]
+        times = leave_at_random(process, "/crowd", "key", clients, within=within)
+    subject = "from a client's leaving to its generator's end"
+    for number in (50, 90, 99):
+        pair = (percentile(times, number), percentile(alone, 50))
+        name = f"one of {clients:,}, {'median' if number == 50 else f'{number} %'}"
+        every = [percentile(times, part) for part in range(101)] if number == 50 else ()
+        yield figure(subject, server, name, "alone, median", [pair], percentiles=every)
+
+
+def _memory(server: str, names: tuple[str, ...], clients: int, rounds: int) -> Iterator[Figure]:
+    (memory,) = in_turns(names, rounds, lambda it: (_resident(server, *IDLE[it], clients),), warm=False)
+    subject = f"memory for each of {clients:,} open streams"
+    yield from figures(subject, server, memory, PLAIN, unit="B")
+
+
+def _resident(kind: str, path: str, app: str, clients: int) -> float:
+    """Return how many bytes of the server's memory an idle stream takes."""
     with running(kind, app) as server, many_files():
         for _ in range(3):  # warm
             ask_leftovers(server)
@@ -40,28 +73,4 @@ def memory(kind: str, path: str, app: str, clients: int) -> float:
         after = ask_leftovers(server)["resident"]
         for sock in sockets:
             sock.close()
-    return float((after - before) / clients / 1024)
-
-
-def main() -> None:
-    clients = int(sys.argv[1]) if len(sys.argv) > 1 else CLIENTS
-    print(f"milliseconds from a client's leaving to its generator's end, {clients} clients at once")
-    print(f"{'server':20} {'median':>9} {'90 %':>9} {'99 %':>9} {'maximum':>9} {'in 100 ms':>10}")
-    for kind in KINDS:
-        with running(kind, APP) as server:
-            leave_at_random(server, "/crowd", "warm", 50, within=0.5)
-            times = leave_at_random(server, "/crowd", "key", clients, within=10)
-        shown = (median(times), times[len(times) * 9 // 10], times[len(times) * 99 // 100], times[-1])
-        share = sum(time < 0.1 for time in times) / len(times)
-        print(f"{kind:20}", *(f"{time * 1000:9.2f}" for time in shown), f"{share:10.1%}")
-    print(f"KiB that an idle stream takes in the server, median of {ROUNDS} rounds of {clients}")
-    for kind in KINDS:
-        rounds = [[memory(kind, path, app, clients) for path, app, _ in IDLE] for _ in range(ROUNDS)]
-        floor = median(values[0] for values in rounds)
-        for number, (_, _, label) in enumerate(IDLE):
-            value = median(values[number] for values in rounds)
-            print(f"{kind:20} {value:7.1f} {value / floor:6.2f}x  {label}")
-
-
-if __name__ == "__main__":
-    main()
+    return float((after - before) / clients)

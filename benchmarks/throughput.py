@@ -1,90 +1,57 @@
-"""What real servers get done, bare and wrapped: ``nox -s benchmarks -- throughput --help``.
-
-Each candidate has a server of its own, all on one processor, and only one of them has something to do at a
-time. The load comes from another processor.
-
-Requests per second are what counts; on a machine that has other things to do, the processor time that the
-server takes for a request is the better measure. Its ratio is given upside down, so that 0.95 means in both
-tables that 95 % of the requests are left.
-"""
+"""Requests per second of real servers under full load, per second of processor time, and their latency."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
 
-import psutil
+from ._figures import Figure, Target, at_least
+from ._plan import Plan
+from ._serving import Case, measure
+from ._wrappings import OLD_RELEASE, available
 
-from tests.servers.process import running
+FAST, TRIO = "uvicorn-httptools-uvloop", "hypercorn-trio"
+SERVERS = (FAST, TRIO, "uvicorn-httptools-asyncio", "hypercorn-asyncio")
+APPLICATIONS = ("raw", "starlette", "fastapi")
+PEERS = ("aiofence", "fastapi-disconnect", OLD_RELEASE)
+ALL = ("bare", "pass-through", "floor", "ours", "BaseHTTPMiddleware", *PEERS)
+FEW = ("bare", "floor", "ours")
 
-from ._apps import WRAPPINGS
-from ._load import load, pin
-from ._report import Series, arguments, keep, measure_in_turns, show
+TARGETS = {
+    (FAST, "raw"): at_least(0.88),
+    (FAST, "starlette"): at_least(0.93),
+    (FAST, "fastapi"): at_least(0.95),
+    **{(TRIO, application): at_least(0.90) for application in APPLICATIONS},
+}
+BLOCK_TARGET = at_least(0.90)
 
 
-def measure(
-    server: str,
-    application: str,
-    path: str,
-    wrappings: list[str],
-    *,
-    connections: int,
-    rounds: int,
-    seconds: float,
-) -> list[Series]:
-    """Measure one application on one server, in all of the wrappings."""
-    title = f"{application} {path} on {server}, {connections} connections"
-    speed = Series(f"{title}: requests per second", "/s", "bare")
-    effort = Series(f"{title}: requests per second of processor time", "/s", "bare")
-    with ExitStack() as stack:
-        servers = {
-            name: stack.enter_context(running(server, f"benchmarks._apps:{application}|{name}"))
-            for name in wrappings
+def run(plan: Plan) -> Iterator[Figure]:
+    """Measure."""
+    for case in (*_endpoints(plan), *_blocks(plan)):
+        if case.can_run:
+            rounds = plan.pick(full=7 if case.target else 3, quick=3, tiny=1)
+            yield from measure(case, rounds=rounds, seconds=plan.pick(full=1, quick=1, tiny=0.1))
+
+
+def _endpoints(plan: Plan) -> Iterator[Case]:
+    """Yield each application on each server."""
+    for server in plan.places(SERVERS[: plan.pick(full=4, quick=2, tiny=2)]):
+        for application in plan.pick(full=APPLICATIONS, quick=APPLICATIONS, tiny=("fastapi",)):
+            # A look has the peers in one place only: where they are most at home.
+            is_whole = plan.pick(full=True, quick=(server, application) == (FAST, "fastapi"), tiny=False)
+            names = plan.among(available(ALL if is_whole else FEW, server), "bare")
+            paths = {name: (application, "/") for name in names}
+            target: Target | None = TARGETS.get((server, application))
+            yield Case(f"{application}, one endpoint", server, paths, target)
+
+
+def _blocks(plan: Plan) -> Iterator[Case]:
+    """Yield FastAPI with the dependency and its block, beside a dependency that does nothing."""
+    for server in plan.places((FAST, TRIO) if plan.level == "full" else (FAST,)):
+        names = plan.among(available(("bare", "floor", "ours", OLD_RELEASE), server), "bare")
+        paths = {
+            name: ("fastapi", "/depends") if name in {"bare", "floor"} else ("block", "/block")
+            for name in names
         }
-        for process in servers.values():
-            pin(process.pid, 0)
-
-        def once(name: str) -> tuple[float, float]:
-            before = _processor_seconds(servers[name].pid)
-            done = load(servers[name].port, path, connections, seconds)
-            used = _processor_seconds(servers[name].pid) - before
-            return done.requests / done.seconds, done.requests / used
-
-        measure_in_turns([speed, effort], wrappings, rounds, once)
-    show(speed)
-    show(effort)
-    return [speed, effort]
-
-
-def _processor_seconds(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
-
-
-def main() -> None:
-    options = arguments(
-        __doc__,
-        servers=("uvicorn-httptools-uvloop", "hypercorn-trio"),
-        applications=("raw", "starlette", "fastapi"),
-        wrappings=tuple(WRAPPINGS),
-        path="/",
-        connections=32,
-        rounds=7,
-        seconds=2.0,
-    )
-    figures: list[Series] = []
-    for server in options.servers:
-        for application in options.applications:
-            figures += measure(
-                server,
-                application,
-                options.path,
-                options.wrappings,
-                connections=options.connections,
-                rounds=options.rounds,
-                seconds=options.seconds,
-            )
-    keep(options.json, figures)
-
-
-if __name__ == "__main__":
-    main()
+        target = BLOCK_TARGET if server == FAST else None
+        yield Case("fastapi, with the dependency and its block", server, paths, target)

@@ -1,36 +1,29 @@
-"""Requests per second of handlers that wait 20 ms, 200 of them at a time, bare and wrapped."""
+"""Handlers that wait for 20 ms, 200 of them at a time, on real servers."""
 
 from __future__ import annotations
 
-from ._apps import WRAPPINGS
-from ._report import Series, arguments, keep
-from .throughput import measure
+from collections.abc import Iterator
+
+from ._figures import Figure, at_least
+from ._plan import Plan
+from ._serving import Case, measure
+from ._wrappings import available
+from .throughput import FAST, PEERS, TRIO
+
+SERVERS = (FAST, TRIO)
+TARGET = at_least(0.95)
 
 
-def main() -> None:
-    options = arguments(
-        __doc__,
-        servers=("uvicorn-httptools-uvloop", "hypercorn-trio"),
-        applications=("starlette", "fastapi"),
-        wrappings=tuple(WRAPPINGS),
-        connections=200,
-        rounds=7,
-        seconds=2.0,
-    )
-    figures: list[Series] = []
-    for server in options.servers:
-        for application in options.applications:
-            figures += measure(
-                server,
-                application,
-                "/wait",
-                options.wrappings,
-                connections=options.connections,
-                rounds=options.rounds,
-                seconds=options.seconds,
-            )
-    keep(options.json, figures)
-
-
-if __name__ == "__main__":
-    main()
+def run(plan: Plan) -> Iterator[Figure]:
+    """Measure."""
+    for server in plan.places(SERVERS[: plan.pick(full=2, quick=1, tiny=1)]):
+        few = ("bare", "floor", "ours")
+        names = plan.among(available((*few, *plan.pick(full=PEERS, quick=(), tiny=())), server), "bare")
+        target = TARGET if server == FAST else None
+        for application in plan.pick(full=("starlette", "fastapi"), quick=("fastapi",), tiny=("fastapi",)):
+            paths = {name: (application, "/wait") for name in names}
+            subject = f"{application}, a handler that waits for 20 ms, 200 at a time"
+            case = Case(subject, server, paths, target, connections=plan.pick(full=200, quick=200, tiny=10))
+            if case.can_run:
+                rounds = plan.pick(full=6, quick=3, tiny=1)
+                yield from measure(case, rounds=rounds, seconds=plan.pick(full=1, quick=1, tiny=0.1))

@@ -1,0 +1,175 @@
+"""What is put around an application: ours, what it is compared with, and what shows how little is possible."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from . import _apps, _leaving
+from ._apps import App, Scope
+
+OLD = "BENCHMARKS_OLD"
+"""The environment variable with the directory that release 0.11 is installed in."""
+
+
+class PassThrough:
+    """A middleware that does nothing."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+class Token:
+    """What must be in the scope, at the very least."""
+
+    __slots__ = ("__weakref__", "callbacks", "cause")
+
+    def __init__(self) -> None:
+        self.callbacks: dict[object, Any] = {}
+        self.cause: Any = None
+
+
+_current: ContextVar[Any] = ContextVar("current", default=None)
+
+
+class Floor:
+    """What the contract demands of each request, and nothing of what makes it come true.
+
+    A token in the scope and in a context variable; and a ``send`` and a ``receive`` of our own, since
+    nobody can tell afterwards how far a response has got, or what was read.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        token = scope["cancelation_token"] = Token()
+        outer = _current.get()
+        _current.set(weakref.ref(token))
+        try:
+            await self.app(scope, _Receive(receive).receive, _Send(send).send)
+        finally:
+            _current.set(outer)
+
+
+class _Receive:
+    __slots__ = ("_receive",)
+
+    def __init__(self, receive: Any) -> None:
+        self._receive = receive
+
+    async def receive(self) -> Any:
+        return await self._receive()
+
+
+class _Send:
+    __slots__ = ("_is_complete", "_send")
+
+    def __init__(self, send: Any) -> None:
+        self._send = send
+        self._is_complete = False
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            self._is_complete = not message.get("more_body")
+        await self._send(message)
+
+
+async def _dispatch(request: Request, call_next: Any) -> Response:
+    response: Response = await call_next(request)
+    return response
+
+
+def _peer(module: str, name: str) -> Callable[[App], App]:
+    # Imported when it is used: in the process of the one, the other's name may be taken.
+    return lambda app: getattr(import_module(module), name)(app)  # type: ignore[no-any-return]
+
+
+_ours = _peer("hother.cancelable.integrations.fastapi", "RequestCancelationMiddleware")
+
+
+def _ours_limited(app: App) -> App:
+    from hother.cancelable.integrations.fastapi import RequestCancelationMiddleware
+
+    return RequestCancelationMiddleware(app, 30.0)
+
+
+WRAPPINGS: dict[str, Callable[[App], App]] = {
+    "bare": lambda app: app,
+    "pass-through": PassThrough,
+    "floor": Floor,
+    "ours": _ours,
+    "ours, 30 s limit": _ours_limited,
+    "BaseHTTPMiddleware": lambda app: BaseHTTPMiddleware(app, _dispatch),
+    "polling": lambda app: app,  # its handlers poll
+    "aiofence": _peer("aiofence.contrib.starlette", "DisconnectMiddleware"),
+    "fastapi-disconnect": _peer("fastapi_disconnect", "CancelOnDisconnectMiddleware"),
+    "hother-cancelable 0.11": _ours,
+}
+
+ASYNCIO_ONLY = {"aiofence", "fastapi-disconnect"}
+OLD_RELEASE = "hother-cancelable 0.11"
+
+APPLICATIONS: dict[str, Callable[[], App]] = {
+    "raw": lambda: _apps.raw,
+    "starlette": _apps.starlette,
+    "fastapi": _apps.fastapi,
+    "block": _apps.block,
+    "leaving": _leaving.application,
+}
+
+
+def available(names: Iterable[str], where: str) -> list[str]:
+    """Return those wrappings that are installed, and that run on an event loop or server."""
+    return [name for name in names if _is_installed(name) and not ("trio" in where and name in ASYNCIO_ONLY)]
+
+
+def _is_installed(name: str) -> bool:
+    if name == OLD_RELEASE:
+        return bool(os.environ.get(OLD)) and sys.version_info >= (3, 13)
+    return name not in ASYNCIO_ONLY or find_spec(name.replace("-", "_")) is not None
+
+
+def build(application: str, wrapping: str) -> App:
+    """Make one of the applications in one of the wrappings.
+
+    Raises:
+        RuntimeError: If release 0.11 is meant, and what was imported is not that.
+    """
+    if wrapping == OLD_RELEASE:
+        _use_old_release()
+    return WRAPPINGS[wrapping](APPLICATIONS[application]())
+
+
+def _use_old_release() -> None:
+    """Have the present release's name mean the old one, in this process."""
+    directory = os.environ[OLD]
+    sys.path.insert(0, directory)
+    found = import_module("hother.cancelable").__file__
+    if not Path(found or "").is_relative_to(Path(directory).resolve()):
+        raise RuntimeError(f"release 0.11 should come from {directory}, not from {found}")
+
+
+def __getattr__(path: str) -> App:
+    """Let servers load ``benchmarks._wrappings:fastapi|ours``."""
+    application, separator, wrapping = path.partition("|")
+    if not separator:
+        raise AttributeError(path)
+    return build(application, wrapping)
