@@ -35,7 +35,7 @@ from ._crowd import LONGEST, Crowd, crowd_of
 from ._late_scope import EagerScope, OpenScope, enter_scope
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
-from ._outcome import close_message, denial_messages, http_messages
+from ._outcome import close_message, denial_messages, http_messages, own_farewell
 from ._policy import policy_of, shortest_timeout
 from ._quirks import (
     STARLETTE_COULD_NOT_ANSWER,
@@ -229,9 +229,8 @@ class Exchange:
             self._course.end()
         if self._crowd is not None:
             self._crowd.leave(self)
-        if self._stop_reading is not None:
-            self._reader.stop()
-            self._stop_reading()
+        self._reader.stop()
+        self.stop_reading()
 
     async def _wait_for_monitors(self) -> None:
         """Wait, whoever cancels us: nothing of a request outlives it, and what they do is soon over."""
@@ -328,6 +327,11 @@ class Exchange:
         """Start the reader."""
         self._stop_reading = self._spawn(self._reader.run)
 
+    def stop_reading(self) -> None:
+        """Cancel the reader's task, if there is one."""
+        if self._stop_reading is not None:
+            self._stop_reading()
+
     @property
     def read_ahead(self) -> int:
         """How many bytes may wait for the application."""
@@ -358,6 +362,12 @@ class Exchange:
         """The reader has heard that the client has left."""
         self._response.is_gone = not self._must_answer
         self._disconnected()
+
+    async def closing(self, message: Message) -> None:
+        """A WebSocket is about to be closed with *message*, by the application or by us."""
+        # Soon over, and shielded: a handler must not go on with a connection that nobody reads from.
+        with anyio.move_on_after(self._options.answer_timeout, shield=True):
+            await self._reader.end(own_farewell(message))
 
     def broke(self) -> None:
         """The server refuses a message: the client has left."""
