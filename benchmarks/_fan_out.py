@@ -92,9 +92,7 @@ async def cancel_scopes(n: int) -> float:
     return await until_all_ended(n, wait, cancel)
 
 
-async def until_all_ended(
-    n: int, wait: Callable[[], Awaitable[None]], cancel: Callable[[], object]
-) -> float:
+async def until_all_ended(n: int, wait: Callable[[], Awaitable[None]], cancel: Callable[[], object]) -> float:
     """Have so many tasks wait, and return how many seconds after the cancel the last of them has ended."""
     gc.collect()
     async with create_task_group() as tasks:

@@ -85,11 +85,7 @@ class Figure:
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it, with four digits of each number: there are no more in it."""
-        return {
-            name: value
-            for name, value in _rounded(asdict(self)).items()
-            if value not in (None, "", [])
-        }
+        return {name: value for name, value in _rounded(asdict(self)).items() if value not in (None, "", [])}
 
     @classmethod
     def from_json(cls, it: Mapping[str, Any]) -> Figure:

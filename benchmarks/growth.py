@@ -81,11 +81,15 @@ def request_figures(where: str, plan: Plan) -> Iterator[Figure]:
     requests, rounds = plan.pick(full=1000, quick=400, tiny=20), plan.pick(full=5, quick=3, tiny=1)
     names = {f"beside {count:,} idle": count for count in counts}
     with ExitStack() as stack:
-        workers = {it: stack.enter_context(worker("benchmarks.in_process:measure")) for it in ("bare", "ours")}
+        workers = {
+            it: stack.enter_context(worker("benchmarks.in_process:measure")) for it in ("bare", "ours")
+        }
         for wrapping, process in workers.items():
 
             def once(name: str, wrapping: str = wrapping, process: Any = process) -> tuple[float]:
                 return (process.ask("raw", wrapping, where, requests, names[name]),)
 
             (seconds,) = in_turns(names, rounds, once)
-            yield from figures(f"a request in process, {wrapping}", where, seconds, f"beside {counts[0]} idle")
+            yield from figures(
+                f"a request in process, {wrapping}", where, seconds, f"beside {counts[0]} idle"
+            )

@@ -64,7 +64,13 @@ def _in_process(loop: str, names: list[str], rounds: int, count: int, pause: flo
     memory, processor = in_turns(names, rounds, once, warm=False)
     where, targets = f"{loop}, in process", {"ours": MEMORY}
     yield from figures(
-        f"memory for each of {count:,} open requests", where, memory, "bare", targets=targets, bound="floor", unit="B"
+        f"memory for each of {count:,} open requests",
+        where,
+        memory,
+        "bare",
+        targets=targets,
+        bound="floor",
+        unit="B",
     )
     subject = f"processor time while {count:,} requests are open and idle"
     yield from figures(subject, where, processor, "bare", targets={"ours": IDLE}, unit="s/s")

@@ -122,7 +122,9 @@ def _lines(record: Record) -> Iterator[str]:
     yield "\nThe same without a server, in processor time for each request:\n"
     yield from _pivot([it for it in figures if it.subject.endswith("one request in process")])
     yield LEAVING
-    yield from _pivot([it for it in figures if it.subject.startswith("from a client's leaving to its handler")])
+    yield from _pivot(
+        [it for it in figures if it.subject.startswith("from a client's leaving to its handler")]
+    )
     yield CORE
     yield from _table([it for it in record.get("core", {"figures": []})["figures"] if not it.target])
     yield "\n## Many of them\n"
@@ -151,7 +153,9 @@ def _facts(record: Record) -> str:
     loads = [run["load"] for run in record.values() if run["load"] is not None]
     if loads:
         processors = next(iter(record.values()))["processors"]
-        made.append(f"Before each part, the load of the {processors} processors was {min(loads)} to {max(loads)}.")
+        made.append(
+            f"Before each part, the load of the {processors} processors was {min(loads)} to {max(loads)}."
+        )
     return "\n".join(made)
 
 
@@ -194,7 +198,9 @@ def _missed(missed: list[Figure], figures: list[Figure]) -> Iterator[str]:
 def _excuse(it: Figure, figures: list[Figure]) -> str:
     """Return why a target is missed, as far as the same run can tell."""
     reason = next((text for start, text in REASONS.items() if it.subject.startswith(start)), "")
-    best = next((b for b in figures if (b.subject, b.where, b.candidate) == (it.subject, it.where, it.bound)), None)
+    best = next(
+        (b for b in figures if (b.subject, b.where, b.candidate) == (it.subject, it.where, it.bound)), None
+    )
     if best is None or it.target is None:
         return f"No floor was measured for it. {reason}".rstrip()
     value = {

@@ -149,6 +149,7 @@ class WebSocketPeer(Peer):
     [
         ("websocket/talk/goodbye", {"message", "ended", "began"}),
         ("websocket/ticker/operator", {"code", "ended"}),
+        ("websocket/closes/handler", {"code", "ended"}),
     ],
 )
 async def test_a_websocket_that_says_something_wrong(name: str, kinds: set[str]) -> None:

@@ -2,9 +2,5 @@
 
 from __future__ import annotations
 
-KNOWN_FAULTS = {
-    # The single reader is still in receive() when the close is sent, and Granian closes a WebSocket only
-    # while nobody receives: the client waits. See tests/asgi/test_websocket_close.py.
-    ("granian", "websocket/ticker/operator"),
-}
+KNOWN_FAULTS: set[tuple[str, str]] = set()
 """Pairs of a server and a scenario."""

@@ -73,6 +73,7 @@ ONCE = (
     "websocket/busy/lost",
     "websocket/busy/reset",
     "websocket/talk/goodbye",
+    "websocket/closes/handler",
     "websocket/ticker/operator",
     "body/length-1-early",
     "body/chunked-1-late",

@@ -14,6 +14,7 @@ from ._stage import Stage
 
 _GONE = Expectation(Fate.DISCONNECT)
 _TRY_AGAIN_LATER = 1013
+_DONE = 4009  # what the handler closes with
 
 
 def websockets() -> Iterator[Scenario]:
@@ -27,6 +28,7 @@ def websockets() -> Iterator[Scenario]:
     yield _one(
         "talk/goodbye", "receives, and ends in its own time", _talk, Expectation(Fate.FINISHED), control=False
     )
+    yield _one("closes/handler", "the handler closes it", _closes, Expectation(Fate.FINISHED), control=False)
     yield _one("ticker/operator", "operator cancels", _operator, Expectation(Fate.MANUAL))
 
 
@@ -76,6 +78,14 @@ async def _talk(stage: Stage) -> None:
         stage.note("message", f"the answer was {event!r}")
     await _goodbye(client)
     await stage.wait("goodbye", stage.missed)
+    await stage.run.wait("left", stage.missed)
+
+
+async def _closes(stage: Stage) -> None:
+    client = await stage.websocket(stage.target("closes"))
+    code = await client.read_to_close(stage.missed)
+    if code != _DONE:
+        stage.note("code", f"the close code was {code}, not {_DONE}")
     await stage.run.wait("left", stage.missed)
 
 

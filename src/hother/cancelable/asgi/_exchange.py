@@ -20,6 +20,7 @@ from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from math import inf
 from threading import get_ident
+from typing import Any, cast
 
 import anyio
 from anyio import CancelScope
@@ -35,7 +36,7 @@ from ._crowd import LONGEST, Crowd, Haste, crowd_of
 from ._late_scope import EagerScope, NotedScope, OpenScope, note_scope
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
-from ._outcome import close_message, denial_messages, http_messages
+from ._outcome import close_message, denial_messages, http_messages, own_farewell
 from ._policy import policy_of, shortest_timeout
 from ._quirks import (
     STARLETTE_COULD_NOT_ANSWER,
@@ -130,7 +131,7 @@ class Exchange(Listener):
         self._thread = get_ident()
         self._reader: Reader | None = None  # made when it is first asked for
         self._response = Response(send, self)
-        self._work: OpenScope | NotedScope | EagerScope = note_scope()  # around the application
+        self._work: OpenScope = note_scope()  # around the application
         # What happens to few requests:
         self._course: Course | None = None
         self._departure: Cancelation | None = None
@@ -225,9 +226,9 @@ class Exchange(Listener):
             self._course.end()
         if self._crowd is not None:
             self._crowd.leave(self)
-        if self._stop_reading is not None:
-            self.reader.stop()
-            self._stop_reading()
+        if self._reader is not None:
+            self._reader.stop()
+        self.stop_reading()
 
     async def _wait_for_monitors(self) -> None:
         """Wait, whoever cancels us: nothing of a request outlives it, and what they do is soon over."""
@@ -291,7 +292,7 @@ class Exchange(Listener):
 
     def _begin_to_wait(self) -> None:
         """The application waits for something, for the first time."""
-        self._work = self._work.put_in()
+        self._work = cast("NotedScope | EagerScope", self._work).put_in()
         self._context = copy_context()
         self._crowd = crowd_of(self.loop)
         self.began = self.now()
@@ -348,6 +349,11 @@ class Exchange(Listener):
         """Start the reader."""
         self._stop_reading = self._spawn(self.reader.run)
 
+    def stop_reading(self) -> None:
+        """Cancel the reader's task, if there is one."""
+        if self._stop_reading is not None:
+            self._stop_reading()
+
     @property
     def read_ahead(self) -> int:
         """How many bytes may wait for the application."""
@@ -378,6 +384,12 @@ class Exchange(Listener):
         """The reader has heard that the client has left."""
         self._response.is_gone = not self._must_answer
         self._disconnected()
+
+    async def closing(self, message: Message) -> None:
+        """A WebSocket is about to be closed with *message*, by the application or by us."""
+        # Soon over, and shielded: a handler must not go on with a connection that nobody reads from.
+        with anyio.move_on_after(self._options.answer_timeout, shield=True):
+            await self.reader.end(own_farewell(message))
 
     def broke(self) -> None:
         """The server refuses a message: the client has left."""

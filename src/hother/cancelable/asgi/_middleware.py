@@ -47,8 +47,8 @@ class RequestCancelationMiddleware:
             handler asks for it, in bytes. While more than that waits unread, a disconnect cannot be
             seen, as without the middleware. With ``Expect: 100-continue`` nothing is read ahead
             before the handler first asks.
-        answer_timeout: How long sending the answer for a cancelled handler may take, in seconds; and how
-            long a last message may take that the client has not waited for.
+        answer_timeout: How long sending the answer for a cancelled handler may take, in seconds; how long
+            a last message may take that the client has not waited for; and closing a WebSocket.
         websocket_grace: How long a WebSocket handler that got ``websocket.disconnect`` may take to end by
             itself, in seconds. It is cancelled then, or when it sends another message.
         on_shutdown: What becomes of a handler when the server begins to stop; the same choices, and

@@ -82,6 +82,12 @@ def close_message(cancelation: Cancelation, codes: Mapping[CancelationReason, in
     return {"type": "websocket.close", "code": code, "reason": close_reason(root.text)}
 
 
+def own_farewell(close: Message) -> Message:
+    """Return what whoever receives is told of a WebSocket that is closed here, with the message *close*."""
+    code, reason = close.get("code", 1000), close.get("reason") or ""
+    return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+
 def denial_messages(cancelation: Cancelation, scope: Scope) -> tuple[Message, ...]:
     """Return the messages that answer a WebSocket's handshake: a response, where the server can send one."""
     if "websocket.http.response" in (scope.get("extensions") or ()):

@@ -8,7 +8,8 @@ Invariants:
 3. At most *read_ahead* bytes wait here, and one message more. While the buffer is full the server's
    own back-pressure holds the client back, and its leaving cannot be seen: it is in the line behind.
    Once a request's body is complete, nothing but its client's leaving can follow, and is waited for.
-4. A disconnect is latched: once the messages before it are taken, every call answers with it.
+4. A disconnect is latched: once the messages before it are taken, every call answers with it. So is the
+   application's own closing of a WebSocket: nothing is read any more, not even to the end of the call.
 5. A message that is ready is handed over without a checkpoint. Starlette's ``is_disconnected()``
    calls ``receive()`` inside a cancelled scope, and gets the truth only that way.
 
@@ -59,6 +60,10 @@ class ReaderOwner(Protocol):
         """Have `Reader.run` called, in a task of its own."""
         ...
 
+    def stop_reading(self) -> None:
+        """Cancel what runs `Reader.run`, if something does."""
+        ...
+
     def hung_up(self) -> None:
         """The client has left; nobody who waits has heard of it yet."""
         ...
@@ -79,7 +84,9 @@ class Reader:
         "_demanded",
         "_disconnect",
         "_error",
+        "_has_returned",
         "_is_complete",
+        "_is_receiving",
         "_is_running",
         "_is_stopped",
         "_messages",
@@ -104,6 +111,8 @@ class Reader:
         self._error: BaseException | None = None
         self._is_running = False  # in its task; or such a task was asked for
         self._is_stopped = False
+        self._is_receiving = False  # the task is in the server's receive()
+        self._has_returned: anyio.Event | None = None
         self._begun: tuple[Steps, Any] | None = None  # a call of the server's, and what it waits for
         # Each event is replaced as it is set: one serves all who wait at one moment.
         self._arrival: anyio.Event | None = None
@@ -128,6 +137,7 @@ class Reader:
         """Read until the client has left, or `stop`."""
         while self._disconnect is None and self._error is None and not self._is_stopped:
             await self.room()
+            self._is_receiving = True
             try:
                 if self._begun is None:
                     message = await self._receive()
@@ -145,6 +155,10 @@ class Reader:
             else:
                 if is_farewell:
                     self._hang_up()
+            finally:
+                self._is_receiving = False
+                if self._has_returned is not None:
+                    self._has_returned.set()
             self._announce()
 
     async def receive(self) -> Message:
@@ -189,6 +203,27 @@ class Reader:
         take that for its own doing.
         """
         self._is_stopped = True
+
+    async def end(self, farewell: Message) -> bool:
+        """Read no more, and wait until nobody is in the server's ``receive()``: the connection is closed.
+
+        Granian closes a WebSocket only then. What came before can still be taken; then comes *farewell*.
+        Not a checkpoint if nobody reads.
+
+        Returns:
+            Whether the client has left meanwhile.
+        """
+        was_open = self._disconnect is None
+        if was_open:
+            self._disconnect = farewell
+        self.stop()
+        if self._owner is not None:
+            self._owner.stop_reading()
+        if self._is_receiving:
+            self._has_returned = anyio.Event()
+            await self._has_returned.wait()
+        self._announce()
+        return was_open and self._disconnect is not farewell
 
     def close(self, farewell: Message) -> None:
         """Let go of what was not taken, and of who listens: the request is over.

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Coroutine, Iterable
 from enum import Enum
 from typing import Any, Protocol
 
+import anyio
 from anyio.lowlevel import checkpoint
 
 from ._late_scope import EagerScope, NotedScope, OpenScope, Place, note_place, note_scope
@@ -56,6 +57,10 @@ class ResponseOwner(Protocol):
 
     def sent_late(self, message: Message) -> None:
         """The application sends to a client that has left."""
+        ...
+
+    async def closing(self, message: Message) -> None:
+        """A WebSocket is about to be closed."""
         ...
 
     def broke(self) -> None:
@@ -118,15 +123,28 @@ class Response:
         raise again, and a cancelation would take the error's place.
         """
         # No coroutine of its own: this is done for every message.
-        if message["type"] == "websocket.send":
-            return self._send_late(message)
+        if message["type"] in _OF_WEBSOCKETS:
+            return self._send_to_websocket(message)
         return self._pass_on(message)
 
-    async def _send_late(self, message: Message) -> None:
-        # Servers need not let others run meanwhile. An application that does nothing but send would
-        # keep the reader from seeing that its client has left, and all other requests waiting.
-        await checkpoint()
-        await self._pass_on(message)
+    async def _send_to_websocket(self, message: Message) -> None:
+        if message["type"] == "websocket.send":
+            # Servers need not let others run meanwhile. An application that does nothing but send would
+            # keep the reader from seeing that its client has left, and all other requests waiting.
+            await checkpoint()
+        if self._closed_to_application or self.is_gone or message["type"] == "websocket.send":
+            await self._pass_on(message)
+        else:
+            await self._close_websocket(message, is_outcome=False)
+
+    async def _close_websocket(self, message: Message, *, is_outcome: bool) -> None:
+        assert self._owner is not None
+        await self._owner.closing(message)
+        if self.is_gone:  # the reader's last message was the client's farewell
+            await self._drop(message)
+        else:
+            with anyio.move_on_after(self._owner.answer_timeout):  # nobody would see the client leave
+                await self._pass_on(message, is_outcome=is_outcome)
 
     async def _drop(self, message: Message) -> None:
         if not self._closed_to_application:
@@ -164,7 +182,10 @@ class Response:
         """Send the messages of an outcome, after `take_over`, until the client leaves."""
         for message in messages:
             if not self.is_gone:
-                await self._pass_on(message, is_outcome=True)
+                if message["type"] == "websocket.close":
+                    await self._close_websocket(message, is_outcome=True)
+                else:
+                    await self._pass_on(message, is_outcome=True)
 
     async def _pass_on(self, message: Message, *, is_outcome: bool = False) -> None:
         # Asked now, and not when the application called us: it may have handed the coroutine to another task.
@@ -225,6 +246,7 @@ _STARTS = {
     "websocket.accept": Phase.STARTED,
     "websocket.http.response.start": Phase.DENYING,
 }
+_OF_WEBSOCKETS = frozenset({"websocket.send", "websocket.close"})
 _BODIES = frozenset(
     {
         "http.response.body",

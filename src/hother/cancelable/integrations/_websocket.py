@@ -43,7 +43,7 @@ from ..asgi._receive import Reader
 from ..sources._source import Source
 from ._calls import call
 from ._websocket_closing import NO_CODE, WRONG_KIND, cause_of, checked_codes, farewell, in_own_words
-from ._websocket_sources import Keepalive, ReadAhead, Reading, Silence
+from ._websocket_sources import Keepalive, LastWords, ReadAhead, Reading, Silence
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -305,10 +305,12 @@ class CancelableWebSocket(WebSocket):
     def _sources(self) -> Iterator[Source]:
         """What is waited for while the block runs; a reader first, if there is none yet."""
         if self._reader is None:
-            reader = Reader(self._websocket._receive, ReadAhead(self._read_ahead, self._client_left))
+            owner = ReadAhead(self._read_ahead, self._client_left)
+            reader = Reader(self._websocket._receive, owner)
             self._reader = self._own_reader = self.scope[READER_KEY] = reader
             self._websocket._receive = reader.receive
-            yield Reading(reader)
+            self._websocket._send = LastWords(reader, self._websocket._send)
+            yield Reading(reader, owner.scope)
         if self._idle_timeout is not None:
             yield Silence(self._reader, self._idle_timeout)
         if self._keepalive is not None:
@@ -378,9 +380,11 @@ class CancelableWebSocket(WebSocket):
         reader = self._own_reader
         if reader is not None:
             self.scope[READER_KEY] = None
-            if reader.disconnect is None:
+            has_news = reader.disconnect is not None
+            if not has_news or self._is_closed_here:
                 reader.close({"type": "websocket.disconnect", "code": NO_CODE})
-                self._reader = None  # that was no news from the client
+            if not has_news:
+                self._reader = None
 
     # --- What its calls are made of
 

@@ -12,24 +12,34 @@ import anyio
 
 from .._core._errors import CancelationError
 from .._core._reasons import Cancelation, CancelationReason
+from ..asgi._outcome import own_farewell
 from ..asgi._receive import Reader
+from ..asgi._types import Message, Send
 
 
 @final
 class ReadAhead:
-    """Whom the reader of a WebSocket's own block works for. `Reading` runs it, from beginning to end."""
+    """Whom the reader of a WebSocket's own block works for. `Reading` runs it, from beginning to end.
 
-    __slots__ = ("_on_disconnect", "read_ahead")
+    Made in an event loop.
+    """
+
+    __slots__ = ("_on_disconnect", "read_ahead", "scope")
 
     reads_on_demand = False
     can_step = False
 
     def __init__(self, read_ahead: int, on_disconnect: Callable[[], None]) -> None:
         self.read_ahead = read_ahead
+        self.scope = anyio.CancelScope()  #: in which it is read
         self._on_disconnect = on_disconnect
 
     def start_reading(self) -> None:
         """It is read already."""
+
+    def stop_reading(self) -> None:
+        """Interrupt the reader."""
+        self.scope.cancel()
 
     def hung_up(self) -> None:
         """Tell the WebSocket. Called once."""
@@ -41,18 +51,43 @@ class ReadAhead:
 class Reading:
     """Reads ahead where no middleware does. That the client has left, the reader tells by itself."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, scope: anyio.CancelScope) -> None:
         self._reader = reader
+        self._scope = scope
 
     def __repr__(self) -> str:
         return "reader"
 
     async def wait(self) -> Cancelation:
         """Read until the client has left; and wait on, unless it is the server that failed."""
-        await self._reader.run()
+        with self._scope:
+            await self._reader.run()
         if self._reader.failure is None:
             await anyio.sleep_forever()
         return Cancelation(CancelationReason.ERROR, f"receiving failed: {self._reader.failure!r}")
+
+
+@final
+class LastWords:
+    """A WebSocket's ``send`` that has the reader end before the connection is closed."""
+
+    __slots__ = ("_reader", "_send")
+
+    def __init__(self, reader: Reader, send: Send) -> None:
+        self._reader = reader
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        """Send *message*, unless the client leaves just then."""
+        has_left = False
+        if message["type"] == "websocket.close":
+            with anyio.move_on_after(_END_OF_READING, shield=True):
+                has_left = await self._reader.end(own_farewell(message))
+        if not has_left:
+            await self._send(message)
+
+
+_END_OF_READING = 1.0  # seconds: far more than it takes
 
 
 class Silence:

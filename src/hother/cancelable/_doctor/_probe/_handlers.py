@@ -412,3 +412,12 @@ async def talk(websocket: WebSocket) -> None:
         except WebSocketDisconnect as error:
             await anyio.sleep(0.1)
             run.tell("goodbye", code=error.code)
+
+
+@router.websocket("/closes")
+async def closes(websocket: WebSocket) -> None:
+    """Close, while whoever reads ahead is waiting for the client."""
+    await websocket.accept()
+    with watching(websocket):
+        await anyio.sleep(0.1)
+        await websocket.close(4009, "done")
