@@ -75,14 +75,15 @@ class OpenScope(Protocol):
         ...
 
 
-def _no_count(task: object) -> int:
-    return 0
+if sys.version_info < (3, 11):  # tasks keep no count
 
+    def _native_cancels(task: Any) -> int:
+        return 0
 
-# How often a task was cancelled natively, as far as it keeps count.
-_native_cancels: Callable[[Any], int] = (
-    _no_count if sys.version_info < (3, 11) else methodcaller("cancelling")
-)
+else:
+    # How often a task was cancelled natively.
+    _native_cancels: Callable[[Any], int] = methodcaller("cancelling")
+
 _works: bool | None = None  # whether scopes can be put in; not known before the first use
 _lock = Lock()
 _serials = count()
