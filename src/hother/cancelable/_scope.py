@@ -121,8 +121,8 @@ class Cancelable:
         self._tells_in_time = False  # whether the token is told of the deadline at once
         self._callbacks: Mapping[str, list[Callable[..., object]]] = _NO_CALLBACKS
 
-    # What few operations have. What each is asked for is above: on Python 3.11, to read a default of the class
-    # takes longer than to write it into the object.
+    # What few operations have. What each is asked for is above: on Python 3.11, to read a default of the
+    # class takes longer than to write it into the object.
     _given_id: str | None = None
     _unless: Callable[[Cancelation], bool] | None = None
     _shields = 0
