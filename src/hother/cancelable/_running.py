@@ -61,7 +61,7 @@ async def leave(
             await operation._sections.wait()
         except BaseException as error:  # an interruption of the task, which no scope can stop
             exc_type, exc, traceback = type(error), error, error.__traceback__
-    operation._above_id = operation._find_above_id()
+    operation._keep_above_id(block)
     left = block.close(exc_type, exc, traceback)
     if operation._watch is not None:
         left = await _end_watch(operation, operation._watch, left)

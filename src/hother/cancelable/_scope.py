@@ -121,8 +121,8 @@ class Cancelable:
         self._tells_in_time = False  # whether the token is told of the deadline at once
         self._callbacks: Mapping[str, list[Callable[..., object]]] = _NO_CALLBACKS
 
-    # What few operations have. What each is asked for is above: on Python 3.11, to read a default of the class
-    # takes longer than to write it into the object.
+    # What few operations have. What each is asked for is above: on Python 3.11, to read a default of the
+    # class takes longer than to write it into the object.
     _given_id: str | None = None
     _unless: Callable[[Cancelation], bool] | None = None
     _shields = 0
@@ -699,9 +699,12 @@ class Cancelable:
             self._become(OperationStatus.SHIELDED if entered else OperationStatus.RUNNING)
         self._shields = shields
 
+    def _keep_above_id(self, block: Block) -> None:
+        """Keep the id of the operation above, which may be gone once *block* was left."""
+        if self._parents or block.outer:
+            self._above_id = self._find_above_id()
+
     def _find_above_id(self) -> str | None:
-        if not self._parents and (self._block is None or not self._block.outer):
-            return self._above_id
         above = self.parent or (None if self._block is None else next(self._block.enclosing_owners(), None))
         return self._above_id if above is None else above.id
 
