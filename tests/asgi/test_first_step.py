@@ -1,0 +1,239 @@
+"""The first step of an application, in which nothing of a request is there but what it may ask for."""
+
+from __future__ import annotations
+
+import threading
+from math import inf
+
+import anyio
+import pytest
+from anyio import CancelScope, create_task_group, sleep_forever
+from anyio.lowlevel import checkpoint
+
+from hother.cancelable import CancelationReason
+from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, current_request_token
+from hother.cancelable.asgi._crowd import PATIENCE
+from hother.cancelable.asgi._types import Message, Receive, Scope, Send
+from tests.asgi_peer import Peer
+from tests.interruption import at_line
+
+HOUR = 3600.0
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+LAST: Message = {"type": "http.response.body", "body": b"last"}
+
+
+class LikeUvicorn(Peer):
+    """A peer whose ``send()`` looks like uvicorn's, which is known to open no scopes."""
+
+    async def send(self, message: Message) -> None:
+        await super().send(message)
+
+    send.__module__ = "uvicorn.protocols.http.httptools_impl"
+
+
+async def test_who_cancels_the_request_in_its_first_step_is_cancelled_there() -> None:
+    """
+    All scopes that the step has opened know of it at once, and what it sends is dropped.
+    """
+    deadlines: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with CancelScope():
+            async with create_task_group():
+                deadlines.append(anyio.current_effective_deadline())
+                scope[TOKEN_KEY].cancel()
+                deadlines.append(anyio.current_effective_deadline())
+                await send(START)
+                await checkpoint()
+                raise AssertionError("not reached")
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert deadlines == [inf, -inf]
+    assert peer.status == 503
+
+
+async def test_who_cancels_the_request_in_its_first_step_need_not_wait() -> None:
+    """
+    An application that ends without an answer is answered for.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[TOKEN_KEY].cancel()
+        scope[TOKEN_KEY].cancel(message="again")
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert peer.status == 503
+
+
+@pytest.mark.parametrize("waits_before", [False, True])
+async def test_a_thread_may_cancel_at_the_very_end(waits_before: bool) -> None:
+    """
+    The loop hears of it when the request is over, and nothing happens any more.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if waits_before:
+            await checkpoint()
+        await send(START)
+        await send(LAST)
+        thread = threading.Thread(target=scope[TOKEN_KEY].cancel)
+        thread.start()
+        thread.join()
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+    await checkpoint()
+
+    assert peer.complete
+    assert peer.scope[TOKEN_KEY].is_cancelled
+
+
+async def test_only_the_first_cause_stops_the_application() -> None:
+    """
+    An application that has been told, and goes on for a while, is not told again of what comes later.
+    """
+    causes: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        token = scope[TOKEN_KEY]
+        token.add_callback(lambda _: token.cancel(CancelationReason.TIMEOUT, "later"))
+        token.cancel(message="first")
+        causes.extend(cause.message or "" for cause in token.causes)
+        await sleep_forever()
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert causes == ["first", "later"]
+    assert peer.status == 503
+
+
+async def test_a_task_that_outlives_the_request_works_for_none_any_more() -> None:
+    """
+    It is told that the client has left, and works for no request any more.
+    """
+    answers: list[object] = []
+    is_over = anyio.Event()
+
+    async def outlive(receive: Receive) -> None:
+        assert current_request_token() is not None
+        await is_over.wait()
+        answers.extend([(await receive())["type"], current_request_token()])
+
+    async with create_task_group() as tasks:
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            tasks.start_soon(outlive, receive)
+            with CancelScope(shield=True):
+                await anyio.sleep(1)
+            await send(START)
+            await send(LAST)
+
+        peer = Peer()
+        await RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
+        is_over.set()
+
+    assert answers == ["http.disconnect", None]
+
+
+async def test_who_keeps_receive_of_a_request_that_never_asked_is_told_that_it_is_over() -> None:
+    """
+    The request has had no reader at all.
+    """
+    kept: list[Receive] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        kept.append(receive)
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    await RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
+
+    assert [(await kept[0]())["type"] for _ in range(2)] == ["http.disconnect"] * 2
+
+
+async def test_a_request_whose_last_message_is_on_its_way_is_not_monitored_at_once(way: str) -> None:
+    """
+    It is about to be over, however few are open.
+    """
+    peer = LikeUvicorn()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        peer.stall()
+        await send(LAST)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app))
+        await anyio.sleep(PATIENCE * 0.9)
+        received = peer.receiving
+        await anyio.sleep(PATIENCE)
+        assert peer.receiving == 1
+        peer.release()
+
+    assert peer.complete
+    assert received == (way == "crowded")  # a crowd of no patience
+
+
+@pytest.mark.parametrize("in_scope", [False, True])
+async def test_a_message_to_a_server_that_opens_no_scopes_can_be_interrupted(in_scope: bool) -> None:
+    """
+    The scope is put in where the message waits: inside of what the application has opened.
+    """
+    peer = LikeUvicorn()
+    steps: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with CancelScope(shield=in_scope):
+            await send(START)
+            peer.stall()
+            await send(LAST)
+            steps.append(anyio.current_time())
+            await anyio.sleep(HOUR)
+            steps.append(anyio.current_time())
+
+    await peer.run(RequestCancelationMiddleware(app, default_timeout=1, answer_timeout=5))
+
+    assert steps == [6, HOUR + 6]
+    assert not peer.complete
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_signal_handler_may_cancel_at_any_line() -> None:
+    """
+    Those in which scopes are put in included: the request ends, is answered, and what is around it goes on.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with CancelScope():
+            await checkpoint()
+            await sleep_forever()
+
+    line = 0
+    while True:
+        line += 1
+        peer = Peer()
+
+        def cancel(peer: Peer = peer) -> None:
+            if TOKEN_KEY in peer.scope:
+                peer.scope[TOKEN_KEY].cancel(CancelationReason.SIGNAL)
+
+        with CancelScope() as around:
+            async with create_task_group() as tasks:
+                with at_line(line, cancel) as where:
+                    tasks.start_soon(peer.run, RequestCancelationMiddleware(app))
+                    for _ in range(3):
+                        await checkpoint()
+                cancel()  # if there was no such line, or no token yet
+            await checkpoint()
+        assert peer.status == 503, where
+        assert not around.cancelled_caught
+        if not where:
+            break
+
+    assert line > 100
