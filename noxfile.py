@@ -127,7 +127,7 @@ def benchmarks(session: nox.Session) -> None:
     session.install(".[all]", *group("benchmarks"))
     env = {}
     if session.python == PYTHONS[-1]:  # or what --force-python says, which may be too old for it
-        # The release before this one has the same name: a directory of its own, which one process at a time uses.
+        # The release before this one has the same name: it gets a directory that only its processes use.
         old = str(Path(session.virtualenv.location, "release-0.11"))
         session.install("--target", old, "--no-deps", "hother-cancelable>=0.11,<0.12")
         env["BENCHMARKS_OLD"] = old

@@ -76,9 +76,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and less in each: a look")
-    parser.add_argument("--tiny", action="store_true", help="whether everything runs; the figures mean nothing")
+    parser.add_argument(
+        "--tiny", action="store_true", help="whether everything runs; the figures mean nothing"
+    )
     parser.add_argument("--where", nargs="+", default=[], help="only these event loops and servers: trio")
-    parser.add_argument("--candidates", nargs="+", default=[], help="only these, and what they are beside: ours")
+    parser.add_argument(
+        "--candidates", nargs="+", default=[], help="only these, and what they are beside: ours"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="a directory for the figures")
     parser.add_argument("--plots", action="store_true", help="draw plots beside the figures")
     parser.add_argument("--docs", action="store_true", help="put figures, plots and the page into the docs")

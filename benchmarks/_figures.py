@@ -85,11 +85,7 @@ class Figure:
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it, with four digits of each number: there are no more in it."""
-        return {
-            name: value
-            for name, value in _rounded(asdict(self)).items()
-            if value not in (None, "", [])
-        }
+        return {name: value for name, value in _rounded(asdict(self)).items() if value not in (None, "", [])}
 
     @classmethod
     def from_json(cls, it: Mapping[str, Any]) -> Figure:
@@ -189,7 +185,9 @@ def in_turns(
 
 def spread(values: Sequence[float]) -> Spread:
     """Return the median and the quartiles."""
-    low, middle, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    low, middle, high = quantiles(values, n=4, method="inclusive")
     return Spread(middle, low, high)
 
 
@@ -228,7 +226,7 @@ def bounds(it: Figure) -> str:
 def number(value: float) -> str:
     """Write a ratio."""
     if math.isnan(value):
-        return "–"
+        return "·"
     return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 

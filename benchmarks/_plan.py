@@ -29,6 +29,4 @@ class Plan:
 
     def among(self, names: Iterable[str], reference: str) -> list[str]:
         """Return those candidates that are wanted, and the one that they are compared with."""
-        return [
-            name for name in names if not self.candidates or name in self.candidates or name == reference
-        ]
+        return [name for name in names if not self.candidates or name in self.candidates or name == reference]

@@ -70,7 +70,9 @@ def token_figures(plan: Plan) -> Iterator[Figure]:
     cancel, set_it = ("CancelationToken().cancel()", cancel_token), ("anyio.Event().set()", set_event)
     yield calls_beside("a token: creation and cancel", cancel, set_it, **effort)
     check, is_set = ("token.check()", token.check), ("threading.Event.is_set()", flag.is_set)
-    yield calls_beside("a token: looking whether it is cancelled", check, is_set, target=at_most(1.5), **effort)
+    yield calls_beside(
+        "a token: looking whether it is cancelled", check, is_set, target=at_most(1.5), **effort
+    )
     yield calls_beside("a token: link and unlink", ("token.child()", token.child), new, **effort)
 
 
@@ -136,7 +138,7 @@ class Contract:
         _around.set(self.around)
         return self.scope.__exit__(*exc)
 
-    def cancel(self, _: object) -> None:  # noqa: D102
+    def cancel(self, _: object) -> None:
         self.scope.cancel()
 
 
@@ -302,7 +304,10 @@ async def outside_stream_loop(source: AsyncIterator[int], number: int) -> float:
 
 async def stream_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
     number, rounds = plan.pick(full=NUMBER, quick=NUMBER, tiny=10), rounds_of(plan)
-    inside, outside = ("stream() in the block", stream_loop), ("stream() outside of a block", outside_stream_loop)
+    inside, outside = (
+        ("stream() in the block", stream_loop),
+        ("stream() outside of a block", outside_stream_loop),
+    )
     for kind, source, candidate, target in (
         ("a source that waits", waiting_source, inside, at_most(2.0)),
         ("a source that never waits", busy_source, inside, None),

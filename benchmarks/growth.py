@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
@@ -43,10 +44,14 @@ def token_figures(plan: Plan) -> Iterator[Figure]:
     children = [crowded.child() for _ in range(many)]
     crowd = (f"beside {many:,}", crowded.child)
     yield calls_beside("link a token and unlink it", crowd, ("alone", token.child), target=CONSTANT, **effort)
-    crowd = (f"beside {many:,}", lambda: crowded.add_callback(print)())
-    alone = ("alone", lambda: token.add_callback(print)())
+    crowd = (f"beside {many:,}", partial(_call_back, crowded))
+    alone = ("alone", partial(_call_back, token))
     yield calls_beside("add a callback and remove it", crowd, alone, **effort)
     del children
+
+
+def _call_back(token: CancelationToken) -> None:
+    token.add_callback(print)()
 
 
 async def nested_figures(where: str, plan: Plan) -> list[Figure]:
@@ -81,11 +86,15 @@ def request_figures(where: str, plan: Plan) -> Iterator[Figure]:
     requests, rounds = plan.pick(full=1000, quick=400, tiny=20), plan.pick(full=5, quick=3, tiny=1)
     names = {f"beside {count:,} idle": count for count in counts}
     with ExitStack() as stack:
-        workers = {it: stack.enter_context(worker("benchmarks.in_process:measure")) for it in ("bare", "ours")}
+        workers = {
+            it: stack.enter_context(worker("benchmarks.in_process:measure")) for it in ("bare", "ours")
+        }
         for wrapping, process in workers.items():
 
             def once(name: str, wrapping: str = wrapping, process: Any = process) -> tuple[float]:
                 return (process.ask("raw", wrapping, where, requests, names[name]),)
 
             (seconds,) = in_turns(names, rounds, once)
-            yield from figures(f"a request in process, {wrapping}", where, seconds, f"beside {counts[0]} idle")
+            yield from figures(
+                f"a request in process, {wrapping}", where, seconds, f"beside {counts[0]} idle"
+            )

@@ -30,7 +30,9 @@ def run(plan: Plan) -> Iterator[Figure]:
         for number, (ours, floor) in enumerate(PAIRS.items()):
             (taken,) = in_turns(("pass", floor, ours), rounds, lambda code: (_seconds(code, cache),))
             start = min(taken["pass"])
-            pairs = [(one - start, other - start) for one, other in zip(taken[ours], taken[floor], strict=True)]
+            pairs = [
+                (one - start, other - start) for one, other in zip(taken[ours], taken[floor], strict=True)
+            ]
             yield figure("import", "any", ours, floor, pairs, target=None if number else TARGET)
 
 

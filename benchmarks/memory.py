@@ -64,14 +64,20 @@ def _in_process(loop: str, names: list[str], rounds: int, count: int, pause: flo
     memory, processor = in_turns(names, rounds, once, warm=False)
     where, targets = f"{loop}, in process", {"ours": MEMORY}
     yield from figures(
-        f"memory for each of {count:,} open requests", where, memory, "bare", targets=targets, bound="floor", unit="B"
+        f"memory for each of {count:,} open requests",
+        where,
+        memory,
+        "bare",
+        targets=targets,
+        bound="floor",
+        unit="B",
     )
     subject = f"processor time while {count:,} requests are open and idle"
     yield from figures(subject, where, processor, "bare", targets={"ours": IDLE}, unit="s/s")
 
 
 def measure(wrapping: str, loop: str, count: int, pause: float) -> None:
-    """Answer with the bytes of a request, and the processor time that all take in a second; ends its worker."""
+    """Answer with the bytes of a request, and the processor time of all in a second; ends its worker."""
     anyio.run(_measure, wrapping, count, pause, backend=loop)
 
 

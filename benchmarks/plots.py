@@ -51,11 +51,15 @@ def draw(directory: Path) -> None:
 
 def _throughput(figures: list[Figure]) -> Any:
     """Draw a bar for each candidate on each server."""
-    chosen = [it for it in figures if it.subject == "fastapi, one endpoint: requests" and it.candidate != "bare"]
+    chosen = [
+        it for it in figures if it.subject == "fastapi, one endpoint: requests" and it.candidate != "bare"
+    ]
     if not chosen:
         return None
     places = list(dict.fromkeys(it.where for it in chosen))
-    drawn, axes = plt.subplots(1, len(places), figsize=(1 + 3.2 * len(places), 2.6), sharex=True, squeeze=False)
+    drawn, axes = plt.subplots(
+        1, len(places), figsize=(1 + 3.2 * len(places), 2.6), sharex=True, squeeze=False
+    )
     for ax, place in zip(axes[0], places, strict=True):
         rows = [it for it in chosen if it.where == place][::-1]
         _bars(ax, rows)
