@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
+from typing import TypeAlias
 
 import anyio
 from anyio import CancelScope, create_task_group, sleep_forever
@@ -17,6 +18,8 @@ from ._plan import Plan
 BASE = 1_000
 """The number of operations that larger numbers are compared with."""
 
+Ways: TypeAlias = dict[str, Callable[[int], Awaitable[float]]]
+
 OURS, BOUND, FLOOR = "a token", "the contract alone", "each scope by hand"
 
 MANY = 10_000
@@ -24,7 +27,8 @@ MANY = 10_000
 
 TARGET = at_most(1.3)
 LINEAR = at_most(2.0)
-"""Of a hundred times as many, each may take twice as long; if the time grew with the square, it were a hundred."""
+"""Of a hundred times as many, each may take twice as long: a time that grows with the square takes a
+hundred times as long."""
 
 
 async def fan_out(
@@ -42,27 +46,29 @@ async def fan_out(
     )
     if where == "uvloop":
         numbers = tuple(n for n in numbers if n < MANY)  # the same tasks as on asyncio
-    ours: dict[int, list[float]] = {}
+    ways: Ways = {OURS: cancel_operations, BOUND: cancel_contracts, FLOOR: cancel_scopes}
+    each: dict[int, list[float]] = {}
     for n in numbers:
         rounds = plan.pick(full=max(2, min(15, 30_000 // n)), quick=max(2, min(5, 10_000 // n)), tiny=1)
-        warm = n < MANY
-        ways = {OURS: cancel_operations, BOUND: cancel_contracts, FLOOR: cancel_scopes}
-        values: dict[str, list[float]] = {name: [] for name in ways}
-        for number in range(0 if warm else 1, rounds + 1):
-            for name, way in ways.items():
-                value = await way(n)
-                if number:  # the first round warms up
-                    values[name].append(value)
+        values = await _values(ways, n, rounds)
+        each[n] = [value / n for value in values[OURS]]
         subject, targets = f"one cancel, {n:,} waiting", {OURS: TARGET}
-        for it in figures(subject, where, values, FLOOR, targets=targets, bound=BOUND):
-            if it.candidate != FLOOR:
-                yield it
-        ours[n] = [value / n for value in values[OURS]]
-    for n in numbers:
-        if n > BASE:
-            names = (f"{n:,} waiting", f"{BASE:,} waiting")
-            pairs = list(zip(ours[n], ours[BASE], strict=False))
-            yield figure("one cancel, for each that waits", where, *names, pairs, target=LINEAR)
+        for it in figures(subject, where, values, FLOOR, targets=targets, bound=BOUND)[:-1]:
+            yield it
+    for n in [n for n in numbers if n > BASE]:
+        names = (f"{n:,} waiting", f"{BASE:,} waiting")
+        pairs = zip(each[n], each[BASE], strict=False)  # of many, there are fewer rounds
+        yield figure("one cancel, for each that waits", where, *names, pairs, target=LINEAR)
+
+
+async def _values(ways: Ways, n: int, rounds: int) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(0 if n < MANY else 1, rounds + 1):
+        for name, way in ways.items():
+            value = await way(n)
+            if number:  # the first round warms up
+                values[name].append(value)
+    return values
 
 
 async def cancel_operations(n: int) -> float:

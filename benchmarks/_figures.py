@@ -185,7 +185,9 @@ def in_turns(
 
 def spread(values: Sequence[float]) -> Spread:
     """Return the median and the quartiles."""
-    low, middle, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    low, middle, high = quantiles(values, n=4, method="inclusive")
     return Spread(middle, low, high)
 
 
@@ -224,7 +226,7 @@ def bounds(it: Figure) -> str:
 def number(value: float) -> str:
     """Write a ratio."""
     if math.isnan(value):
-        return "–"
+        return "·"
     return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 

@@ -51,7 +51,7 @@ async def listen(request: Request) -> None:
 async def poll(request: Request) -> None:
     """Ask again and again."""
     with recorded(request):
-        while not await request.is_disconnected():
+        while not await request.is_disconnected():  # noqa: ASYNC110  # which is the point
             await anyio.sleep(POLL)
 
 

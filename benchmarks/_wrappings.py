@@ -1,4 +1,4 @@
-"""What is put around an application: ours, what it is compared with, and what shows how little is possible."""
+"""What is put around an application: ours, what it is compared with, and the least that is possible."""
 
 from __future__ import annotations
 
@@ -98,8 +98,12 @@ async def _dispatch(request: Request, call_next: Any) -> Response:
 
 
 def _peer(module: str, name: str) -> Callable[[App], App]:
-    # Imported when it is used: in the process of the one, the other's name may be taken.
-    return lambda app: getattr(import_module(module), name)(app)  # type: ignore[no-any-return]
+    def wrap(app: App) -> App:
+        # Imported when it is used: in the process of 0.11, the name means another library.
+        wrapped: App = getattr(import_module(module), name)(app)
+        return wrapped
+
+    return wrap
 
 
 _ours = _peer("hother.cancelable.integrations.fastapi", "RequestCancelationMiddleware")

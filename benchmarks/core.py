@@ -138,7 +138,7 @@ class Contract:
         _around.set(self.around)
         return self.scope.__exit__(*exc)
 
-    def cancel(self, _: object) -> None:  # noqa: D102
+    def cancel(self, _: object) -> None:
         self.scope.cancel()
 
 

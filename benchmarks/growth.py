@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
@@ -43,10 +44,14 @@ def token_figures(plan: Plan) -> Iterator[Figure]:
     children = [crowded.child() for _ in range(many)]
     crowd = (f"beside {many:,}", crowded.child)
     yield calls_beside("link a token and unlink it", crowd, ("alone", token.child), target=CONSTANT, **effort)
-    crowd = (f"beside {many:,}", lambda: crowded.add_callback(print)())
-    alone = ("alone", lambda: token.add_callback(print)())
+    crowd = (f"beside {many:,}", partial(_call_back, crowded))
+    alone = ("alone", partial(_call_back, token))
     yield calls_beside("add a callback and remove it", crowd, alone, **effort)
     del children
+
+
+def _call_back(token: CancelationToken) -> None:
+    token.add_callback(print)()
 
 
 async def nested_figures(where: str, plan: Plan) -> list[Figure]:

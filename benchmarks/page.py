@@ -19,9 +19,10 @@ HEAD = """# What it costs
 
 <!-- Made by benchmarks/page.py from price/figures.json: change neither by hand. -->
 
-Every figure here is a ratio of two things that were measured in the same run, in rounds that take turns: the
-library, and a floor, which is the same thing without it. The table gives the median of the rounds' ratios, and
-between which two values half of the rounds lay. Absolute times are of one machine, and say little about yours.
+Every figure here is a ratio of two things that were measured in the same run, in rounds that take turns:
+the library, and a floor, which is the same thing without it. The table gives the median of the rounds'
+ratios, and between which two values half of the rounds lay. Absolute times are of one machine, and say
+little about yours.
 
 This measures all of it again, in about twenty minutes on two processors, and writes this page, its plots and
 [the figures](price/figures.json):
@@ -54,10 +55,10 @@ of it, and nothing else.
 REQUESTS = """
 ## A request
 
-Requests per second of a whole server under full load, as a share of the bare application's. The *pass-through*
-middleware only calls on. The *floor* does what the contract demands of each request: a token in the scope and
-in a context variable, a `send` that knows how far the response has got, a `receive`; and nothing that makes any
-of it come true. An empty cell: it does not run there, or was not measured.
+Requests per second of a whole server under full load, as a share of the bare application's. The
+*pass-through* middleware only calls on. The *floor* does what the contract demands of each request: a token
+in the scope and in a context variable, a `send` that knows how far the response has got, a `receive`; and
+nothing that makes any of it come true. An empty cell: it does not run there, or was not measured.
 
 ![Requests per second, of bare](price/throughput.svg)
 """
@@ -84,10 +85,10 @@ How the cost of one cancel grows with the number of operations that it reaches:
 """
 
 REASONS = {
-    "one cancel, ": "The backend's own part is most of it: on asyncio, a scope writes the `repr` of the task that"
-    " cancels it into a message.",
-    "a block": "The rest is the lifecycle that observers and registries are told of, and what the block can be"
-    " asked about: its status, its times, its deadline.",
+    "one cancel, ": "What is ours: each operation's own token learns the cause, and each block is left with a"
+    " status and nothing registered.",
+    "a block": "The rest is the lifecycle that observers and registries are told of, and what the block can"
+    " be asked about: its status, its times, its deadline.",
     "each item": "At each step, a stream in a block looks for a cancelation, and gives others a turn if its"
     " source did not.",
     "memory for each": "A request that waits has an exchange, a token, a reader that waits for its client to"
@@ -192,7 +193,8 @@ def _missed(missed: list[Figure], figures: list[Figure]) -> Iterator[str]:
         return
     yield MISSED
     for it in missed:
-        yield f"* **{it.subject}**, {it.where}: {_cells(it)[3]} instead of {bounds(it)}. {_excuse(it, figures)}"
+        found, wanted = _cells(it)[3], bounds(it)
+        yield f"* **{it.subject}**, {it.where}: {found} instead of {wanted}. {_excuse(it, figures)}"
 
 
 def _excuse(it: Figure, figures: list[Figure]) -> str:

@@ -40,7 +40,7 @@ def _endpoints(plan: Plan) -> Iterator[Case]:
             # A look has the peers in one place only: where they are most at home.
             is_whole = plan.pick(full=True, quick=(server, application) == (FAST, "fastapi"), tiny=False)
             names = plan.among(available(ALL if is_whole else FEW, server), "bare")
-            paths = {name: (application, "/") for name in names}
+            paths = dict.fromkeys(names, (application, "/"))
             target: Target | None = TARGETS.get((server, application))
             yield Case(f"{application}, one endpoint", server, paths, target)
 

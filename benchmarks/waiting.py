@@ -21,7 +21,7 @@ def run(plan: Plan) -> Iterator[Figure]:
         names = plan.among(available((*few, *plan.pick(full=PEERS, quick=(), tiny=())), server), "bare")
         target = TARGET if server == FAST else None
         for application in plan.pick(full=("starlette", "fastapi"), quick=("fastapi",), tiny=("fastapi",)):
-            paths = {name: (application, "/wait") for name in names}
+            paths = dict.fromkeys(names, (application, "/wait"))
             subject = f"{application}, a handler that waits for 20 ms, 200 at a time"
             case = Case(subject, server, paths, target, connections=plan.pick(full=200, quick=200, tiny=10))
             if case.can_run:
