@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
@@ -30,7 +30,7 @@ def facts(level: Level) -> dict[str, Any]:
         "python": f"{sys.implementation.name} {sys.version.split()[0]}",
         "processors": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := _version(name))} | _old_release(),
     }
 
 
@@ -61,6 +61,12 @@ def _text(record: Record) -> str:
         inner = json.dumps(about, ensure_ascii=False)[:-1]
         runs.append(f'{json.dumps(name)}: {inner}, "figures": [\n' + ",\n".join(lines) + "\n]}")
     return "{\n" + ",\n".join(runs) + "\n}\n"
+
+
+def _old_release() -> dict[str, str]:
+    directory = os.environ.get("BENCHMARKS_OLD", "")
+    found = [it.version for it in distributions(path=[directory])] if directory else []
+    return {"hother-cancelable": found[0]} if found else {}
 
 
 def _version(package: str) -> str | None:

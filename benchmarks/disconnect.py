@@ -20,7 +20,7 @@ from ._load import pin, steady_load
 from ._plan import Plan
 from ._wrappings import OLD_RELEASE, available
 
-SERVERS = ("uvicorn-httptools-uvloop", "hypercorn-trio", "uvicorn-asyncio", "hypercorn-asyncio")
+SERVERS = ("uvicorn-httptools-uvloop", "hypercorn-trio", "hypercorn-asyncio")
 CANDIDATES = ("bare", "ours", "polling", "aiofence", "fastapi-disconnect", OLD_RELEASE)
 FLOOR = "a handler that only listens"
 RATE = 200
@@ -34,8 +34,8 @@ MEDIAN, HIGH = Target(1e-3, of="value"), Target(5e-3, of="value")
 
 def run(plan: Plan) -> Iterator[Figure]:
     """Measure."""
-    rounds, tries = plan.pick(full=3, quick=2, tiny=1), plan.pick(full=100, quick=40, tiny=3)
-    for server in plan.places(SERVERS[: plan.pick(full=4, quick=2, tiny=1)]):
+    rounds, tries = plan.pick(full=2, quick=2, tiny=1), plan.pick(full=100, quick=40, tiny=3)
+    for server in plan.places(SERVERS[: plan.pick(full=3, quick=2, tiny=1)]):
         if not KINDS[server].missing:
             some = plan.pick(full=CANDIDATES, quick=CANDIDATES, tiny=("bare", "ours"))
             names = plan.among(available(some, server), "bare")

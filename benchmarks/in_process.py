@@ -23,16 +23,16 @@ from ._worker import worker
 from ._wrappings import OLD_RELEASE, available, build
 
 BATCH = 20
-LOOPS = ("uvloop", "trio", "asyncio")
+LOOPS = ("uvloop", "trio")
 PEERS = ("aiofence", "fastapi-disconnect", OLD_RELEASE)
 WRAPPINGS = ("bare", "pass-through", "floor", "ours", "ours, 30 s limit", "BaseHTTPMiddleware", *PEERS)
 
 
 def run(plan: Plan) -> Iterator[Figure]:
     """Measure."""
-    rounds, requests = plan.pick(full=9, quick=5, tiny=1), plan.pick(full=1000, quick=600, tiny=20)
+    rounds, requests = plan.pick(full=7, quick=5, tiny=1), plan.pick(full=1000, quick=600, tiny=20)
     applications = plan.pick(full=("raw", "starlette", "fastapi"), quick=("fastapi",), tiny=("fastapi",))
-    for loop in plan.places(LOOPS[: plan.pick(full=3, quick=1, tiny=1)]):
+    for loop in plan.places(LOOPS[: plan.pick(full=2, quick=1, tiny=1)]):
         if find_spec(loop):
             few = plan.pick(full=WRAPPINGS, quick=WRAPPINGS, tiny=("bare", "ours", OLD_RELEASE))
             names = plan.among(available(few, loop), "bare")

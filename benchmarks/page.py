@@ -149,8 +149,10 @@ def _facts(record: Record) -> str:
     for name, run in record.items():
         packages = ", ".join(f"{package} {version}" for package, version in run["packages"].items())
         python = run["python"].replace("cpython", "CPython")
-        ways.setdefault(f"{run['at']}, with {python}, {packages}", []).append(f"`{name}`")
-    made = [f"{'These' if len(ways) == 1 else ', '.join(names)}: {way}." for way, names in ways.items()]
+        ways.setdefault(f"{run['at']} with {python}, {packages}", []).append(f"`{name}`")
+    made = [
+        f"{'All' if len(ways) == 1 else ', '.join(names)} measured on {way}." for way, names in ways.items()
+    ]
     loads = [run["load"] for run in record.values() if run["load"] is not None]
     if loads:
         processors = next(iter(record.values()))["processors"]

@@ -35,7 +35,7 @@ def run(plan: Plan) -> Iterator[Figure]:
     names = plan.pick(full=tuple(IDLE), quick=(PLAIN, "cancelable_sse_response"), tiny=())
     for server in plan.places(SERVERS[: plan.pick(full=2, quick=2, tiny=1)]):
         if not KINDS[server].missing:
-            yield from _leaving(server, clients, within=plan.pick(full=8.0, quick=4.0, tiny=0.3))
+            yield from _leaving(server, clients, within=plan.pick(full=6.0, quick=4.0, tiny=0.3))
             if names:
                 yield from _memory(server, names, clients, rounds)
 

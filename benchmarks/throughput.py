@@ -29,16 +29,18 @@ def run(plan: Plan) -> Iterator[Figure]:
     """Measure."""
     for case in (*_endpoints(plan), *_blocks(plan)):
         if case.can_run:
-            rounds = plan.pick(full=7 if case.target else 3, quick=3, tiny=1)
+            rounds = plan.pick(full=5 if case.target else 3, quick=3, tiny=1)
             yield from measure(case, rounds=rounds, seconds=plan.pick(full=1, quick=1, tiny=0.1))
 
 
 def _endpoints(plan: Plan) -> Iterator[Case]:
     """Yield each application on each server."""
     for server in plan.places(SERVERS[: plan.pick(full=4, quick=2, tiny=2)]):
-        for application in plan.pick(full=APPLICATIONS, quick=APPLICATIONS, tiny=("fastapi",)):
-            # A look has the peers in one place only: where they are most at home.
-            is_whole = plan.pick(full=True, quick=(server, application) == (FAST, "fastapi"), tiny=False)
+        for application in plan.pick(full=APPLICATIONS, quick=("raw", "fastapi"), tiny=("fastapi",)):
+            # A server for each candidate takes its time: a look has the peers where they are most at home.
+            is_fast = (server, application) == (FAST, "fastapi")
+            is_wanted = server in {FAST, TRIO} or application == "fastapi"
+            is_whole = plan.pick(full=is_wanted, quick=is_fast, tiny=False)
             names = plan.among(available(ALL if is_whole else FEW, server), "bare")
             paths = dict.fromkeys(names, (application, "/"))
             target: Target | None = TARGETS.get((server, application))
