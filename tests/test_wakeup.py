@@ -36,7 +36,7 @@ from hother.cancelable import (
     ManualCancelation,
     SignalCancelation,
 )
-from hother.cancelable._core._wakeup import call_soon, run_in, thread_safe_clock
+from hother.cancelable._core._wakeup import call_soon, run_in, task_id, thread_safe_clock
 from tests.interruption import at_line
 
 pytestmark = pytest.mark.uvloop  # everywhere here, and all of it on the real clock
@@ -135,6 +135,16 @@ def test_a_coroutine_that_no_loop_runs_is_no_task_of_one(anyio_backend: tuple[st
 
     with pytest.raises(StopIteration):
         calls().send(None)
+
+
+async def test_a_thread_is_no_task_of_a_loop() -> None:
+    """
+    Whoever asks there, about whichever loop, is told so rather than given an error.
+    """
+    loop = current_token().native_token
+
+    assert task_id(loop) is not None
+    assert await anyio.to_thread.run_sync(task_id, loop) is None
 
 
 async def test_the_clock_is_the_loops_and_can_be_read_by_threads() -> None:
