@@ -30,7 +30,11 @@ CONTROL = "/__control__/"
 HEADER = b"x-doctor-run"
 
 OURS = "hother.cancelable."
-_NOT_COUNTED = ("hother.cancelable._doctor", "hother.cancelable._core._reasons")
+_NOT_COUNTED = (
+    "hother.cancelable._doctor",
+    "hother.cancelable._core._reasons",
+    "hother.cancelable.asgi._crowd",  # one for each event loop; the requests in it are counted
+)
 _BARE = "hother.cancelable._doctor._probe._bare"
 
 
