@@ -48,7 +48,6 @@ class Course:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._started_at = 0.0
         self._look_at = inf  # when to look whether the time is up
 
     # --- The policy
@@ -82,9 +81,8 @@ class Course:
 
     def start(self) -> None:
         """Begin to keep the time. A request that takes no time need not ask for its policy."""
-        self._started_at = self._exchange.began
         limits = (self._exchange._options.policy_for(self._exchange._scope["type"]).limit, shortest_timeout())
-        self._look_at = self._started_at + min(inf if limit is None else limit for limit in limits)
+        self._look_at = self._exchange.began + min(inf if limit is None else limit for limit in limits)
         if self._applied is not None:
             self._look_at = -inf
         self._set_alarm()
@@ -113,14 +111,14 @@ class Course:
     def _look_at_time(self, now: float) -> float:
         """End the request if its time is up. Returns when to look again."""
         limit = self.policy.limit
-        end = inf if limit is None else self._started_at + limit
+        end = inf if limit is None else self._exchange.began + limit
         if limit is not None and now >= end:
             self._exchange._time_out(limit)
             return inf
         if shortest_timeout() == inf or "endpoint" in _innermost(self._exchange)._scope:
             return end
         # The route, once it is known, may have a shorter limit. Twice as late each time: few looks do.
-        return min(end, now + max(shortest_timeout(), now - self._started_at))
+        return min(end, now + max(shortest_timeout(), now - self._exchange.began))
 
     def _look_again(self) -> None:
         self._look_at = -inf
@@ -165,7 +163,7 @@ class Course:
             self.react(event)
         else:  # a policy that becomes known meanwhile counts, too
             grace = on_shutdown if isinstance(on_shutdown, Grace) else DEFAULT_GRACE
-            self._later(self._started_at + grace.total, self.react, event)
+            self._later(self._exchange.began + grace.total, self.react, event)
 
     def _warn(self, event: Cancelation) -> None:
         reaction = self._reaction_to(event)
@@ -279,12 +277,25 @@ class Course:
 
     async def clean_up(self) -> None:
         """Run the clean-up tasks, whatever is cancelled, one after the other."""
+        interruption: BaseException | None = None
         for task in self._clean_ups or ():
-            with anyio.move_on_after(CLEAN_UP_BUDGET, shield=True):
-                try:
-                    await task()
-                except Exception as error:  # there is no application any more that it could be raised in
-                    report([error])
+            try:
+                with anyio.move_on_after(CLEAN_UP_BUDGET, shield=True):
+                    await _reporting(task)
+            except anyio.get_cancelled_exc_class() as error:  # a native one: it is not meant for the others
+                interruption = error
+        if interruption is not None:
+            try:
+                raise interruption
+            finally:
+                del interruption
+
+
+async def _reporting(task: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await task()
+    except Exception as error:  # there is no application any more that it could be raised in
+        report([error])
 
 
 def _given_up(exchange: Exchange) -> Cancelation | None:

@@ -84,7 +84,7 @@ class Crowd:
     def _set_alarm(self, loop: EventLoopToken, when: float) -> None:
         self._due = when
         if has_timers(loop):
-            self._alarm = call_at(loop, when, self._promote)
+            self._alarm = call_at(loop, when, self._promote, Context())
             return
         heirs: list[Exchange] = []
         self._heirs = heirs

@@ -142,7 +142,7 @@ class Exchange:
         self._monitors_ended: anyio.Event | None = None
         self._stop_reading: Undo | None = None
         #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
-        self.began = 0.0
+        self.began = inf
 
     async def run(self, app: ASGIApp) -> None:
         """Call *app*, and see to it that the client gets an answer."""
@@ -161,11 +161,13 @@ class Exchange:
                 if self._monitors:
                     await self._wait_for_monitors()
         finally:
-            if self._course is not None and self._course.has_clean_ups:
-                await self._course.clean_up()
-            self._leave()
-        failure = self._error
-        self._let_go()
+            try:
+                if self._course is not None and self._course.has_clean_ups:
+                    await self._course.clean_up()
+            finally:  # whoever cancels us natively: the server's end waits for who does not leave
+                self._leave()
+                self._let_go()
+        failure, self._error = self._error, None
         if failure is not None:
             try:
                 raise failure
@@ -251,7 +253,7 @@ class Exchange:
 
     def _let_go(self) -> None:
         """Break the circles in which the parts of a request know each other."""
-        self._error = self._course = None
+        self._course = None
         self._reader.close(_HTTP_FAREWELL if self._is_http else _WEBSOCKET_FAREWELL)
         self._response.close()
 
@@ -268,6 +270,11 @@ class Exchange:
         if self._loop is None:
             self._loop = current_token()
         return self._loop
+
+    @property
+    def knows_its_loop(self) -> bool:
+        """Whether `loop` can be asked for here: another thread has to wait until the application does."""
+        return self._loop is not None or self._thread == get_ident()
 
     def now(self) -> float:
         """Return the time on the loop's clock, in seconds: events come from outside of tasks, too."""
@@ -311,7 +318,8 @@ class Exchange:
     def call_at(self, when: float, function: Callable[[], object]) -> Undo:
         """Have *function* called at a time on the loop's clock. Returns a function that takes it back."""
         if has_timers(self.loop):
-            return call_at(self.loop, when, function)
+            # In the request's context, which need not be the current one: in a crowd, one wakes the others.
+            return call_at(self.loop, when, function, self._context)
         return self._spawn(partial(sleep_and_call, when, function))
 
     def wait_for_one_more(self) -> None:
@@ -420,7 +428,7 @@ class Exchange:
 
     def _heard(self, cancelation: Cancelation) -> None:
         """The token was cancelled, by whatever thread."""
-        if self._loop is not None or self._thread == get_ident():
+        if self.knows_its_loop:
             run_in(self.loop, self._cancelled, cancelation)
         # else the application is in its first step, and `_begin_to_wait` will ask the token
 

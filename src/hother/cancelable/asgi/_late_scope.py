@@ -106,8 +106,9 @@ def _enter(task: Task[Any]) -> OpenScope:
     return scope  # type: ignore[no-any-return]
 
 
-Place: TypeAlias = tuple[Any, Any] | None
-"""Where a scope could lie: the task, and the scope around; ``None`` where none can be put in later."""
+Place: TypeAlias = tuple[Any, Any, int] | None
+"""Where a scope could lie: the task, the scope around, and a number that tells in which order scopes of
+one place were noted; ``None`` where none can be put in later."""
 
 
 def note_place() -> Place:
@@ -119,7 +120,7 @@ def note_place() -> Place:
     if task is None:
         return None
     state = _states.get(ref(task))
-    return task, None if state is None else state.cancel_scope
+    return task, None if state is None else state.cancel_scope, next(_serials)
 
 
 def _current_task() -> Task[Any] | None:
@@ -164,10 +165,10 @@ class NotedScope:
 
     __slots__ = ("_cancels", "_outside", "_scope", "_serial", "_task")
 
-    def __init__(self, task: Task[Any], outside: Any) -> None:
+    def __init__(self, task: Task[Any], outside: Any, serial: int) -> None:
         self._task = task
         self._outside = outside
-        self._serial = next(_serials)
+        self._serial = serial
         self._cancels = _native_cancels(task)
         self._scope: Any = None
 
@@ -333,7 +334,7 @@ def _stands_the_trial(task: Task[Any]) -> bool:
     answers: list[bool] = []
     deadline = anyio.current_time() + 3600
     with anyio.CancelScope() as around:  # noqa: ASYNC100 (nothing is waited for)
-        first, second = NotedScope(task, around), NotedScope(task, around)
+        first, second = (NotedScope(task, around, next(_serials)) for _ in range(2))
         with anyio.CancelScope() as inner:  # noqa: ASYNC100
             second.cancel("a trial")
             answers.append(anyio.current_effective_deadline() == -inf)

@@ -22,14 +22,22 @@ def has_timers(loop: EventLoopToken) -> bool:
     return hasattr(loop.native_token, "call_at")
 
 
-def call_at(loop: EventLoopToken, when: float, function: Callable[[], object]) -> Undo:
+def call_at(
+    loop: EventLoopToken, when: float, function: Callable[[], object], context: Context | None
+) -> Undo:
     """Have *function* called at a time on the loop's clock, in seconds. Only in the loop's own thread.
+
+    Args:
+        loop: The event loop.
+        when: The time.
+        function: What to call.
+        context: In which it runs; by default in a copy of the current one.
 
     Returns:
         A function that takes it back; too late, or twice, it does nothing.
     """
     native: Any = loop.native_token
-    return native.call_at(when, function).cancel  # type: ignore[no-any-return]
+    return native.call_at(when, function, context=context).cancel  # type: ignore[no-any-return]
 
 
 async def sleep_and_call(when: float, function: Callable[[], object]) -> None:

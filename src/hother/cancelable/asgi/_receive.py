@@ -101,7 +101,7 @@ class Reader:
         self._demanded = self._is_complete = False  # a request's body
         self._disconnect: Message | None = None
         self._told = False  # whether the application has heard of it
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._is_running = False  # in its task; or such a task was asked for
         self._is_stopped = False
         self._begun: tuple[Steps, Any] | None = None  # a call of the server's, and what it waits for
@@ -115,7 +115,7 @@ class Reader:
         return self._disconnect
 
     @property
-    def failure(self) -> Exception | None:
+    def failure(self) -> BaseException | None:
         """What the server raised in place of a message, if it did."""
         return self._error
 
@@ -134,10 +134,17 @@ class Reader:
                 else:
                     begun, self._begun = self._begun, None
                     message = await go_on(*begun)
+                is_farewell = self._keep(message)
             except Exception as error:  # the application asked for messages: it hears what became of them
                 self._error = error
+            except anyio.get_cancelled_exc_class() as error:
+                if not self._is_stopped:  # it is what the server waited for that was cancelled
+                    self._error = error
+                    self._announce()
+                raise
             else:
-                self._take(message)
+                if is_farewell:
+                    self._hang_up()
             self._announce()
 
     async def receive(self) -> Message:
@@ -217,7 +224,8 @@ class Reader:
         try:
             trap = steps.send(None)
         except StopIteration as end:
-            self._take(end.value)
+            if self._keep(end.value):
+                self._hang_up()
         except Exception as error:
             self._error = error
         else:
@@ -248,15 +256,19 @@ class Reader:
             self._arrival.set()
             self._arrival = None
 
-    def _take(self, message: Message) -> None:
+    def _keep(self, message: Message) -> bool:
+        """Keep *message* for the application. Returns whether it says that the client has left."""
         if message["type"] in _DISCONNECTS:
             self._disconnect = message
-            assert self._owner is not None
-            self._owner.hung_up()
-        else:
-            self._is_complete = message["type"] == "http.request" and not message.get("more_body")
-            self._messages.append(message)
-            self._buffered += _cost(message)
+            return True
+        self._buffered += _cost(message)
+        self._is_complete = message["type"] == "http.request" and not message.get("more_body")
+        self._messages.append(message)
+        return False
+
+    def _hang_up(self) -> None:
+        assert self._owner is not None
+        self._owner.hung_up()
 
     def _make_room(self) -> None:
         if self._room is not None and self._may_read():

@@ -113,15 +113,13 @@ class Response:
         # No coroutine of its own: this is done for every message.
         if message["type"] == "websocket.send":
             return self._send_late(message)
-        is_open = not self._closed_to_application and not self.is_gone
-        return self._pass_on(message) if is_open else self._drop(message)
+        return self._pass_on(message)
 
     async def _send_late(self, message: Message) -> None:
         # Servers need not let others run meanwhile. An application that does nothing but send would
         # keep the reader from seeing that its client has left, and all other requests waiting.
         await checkpoint()
-        is_open = not self._closed_to_application and not self.is_gone
-        await (self._pass_on(message) if is_open else self._drop(message))
+        await self._pass_on(message)
 
     async def _drop(self, message: Message) -> None:
         if not self._closed_to_application:
@@ -159,15 +157,19 @@ class Response:
         """Send the messages of an outcome, after `take_over`, until the client leaves."""
         for message in messages:
             if not self.is_gone:
-                await self._pass_on(message)
+                await self._pass_on(message, is_outcome=True)
 
-    async def _pass_on(self, message: Message) -> None:
+    async def _pass_on(self, message: Message, *, is_outcome: bool = False) -> None:
+        # Asked now, and not when the application called us: it may have handed the coroutine to another task.
+        if (self._closed_to_application or self.is_gone) and not is_outcome:
+            await self._drop(message)
+            return
         # Before it is sent, for two reasons: nobody else may start a response meanwhile, and servers
         # report the end of a response as a disconnect at once.
         self._follow(message)
         place = note_place()
-        steps = steps_of(self._send(message))
         try:
+            steps = steps_of(self._send(message))
             if place is None:
                 await self._send_in(EagerScope(), steps)
                 return

@@ -137,7 +137,8 @@ class Shutdown:
     def _begun(self, event: Cancelation) -> None:
         loop = self._loop
         if loop is None:  # without a lifespan, the requests' loop is the one
-            loop = next((exchange.loop for exchange in tuple(self._in_flight)), None)
+            loops = (exchange.loop for exchange in tuple(self._in_flight) if exchange.knows_its_loop)
+            loop = next(loops, None)
         if loop is not None:
             run_in(loop, self._tell_requests, event)
 
