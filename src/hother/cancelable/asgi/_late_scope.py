@@ -93,7 +93,7 @@ def _enter(task: Task[Any]) -> OpenScope:
     scope = _new(_scope_type)
     state = _states.get(ref(task))
     if state is None:
-        scope.place(task, None)
+        scope.place(task, None, is_first=True)
         _states[ref(task, _forget)] = _backend.TaskState(None, scope)
     else:
         outside = state.cancel_scope
@@ -200,7 +200,7 @@ class NotedScope:
         state = _states.get(ref(self._task))
         outside, inside = self._neighbours(None if state is None else state.cancel_scope)
         scope = _new(_scope_type)
-        scope.place(self._task, outside)
+        scope.place(self._task, outside, is_first=state is None)
         scope.serial = self._serial
         scope._cancelling_at_enter = self._cancels
         if outside is not None:
@@ -238,14 +238,18 @@ def _make_scope_type(scope_type: Any) -> Any:
     """Derive the class of the scopes that are put in."""
 
     class PutInScope(scope_type):  # type: ignore[misc] # (its base is known at run time only)
-        __slots__ = ("serial",)  # in which order scopes were opened
+        __slots__ = (
+            "is_first",  # whether AnyIO knew nothing of the task before
+            "serial",  # in which order scopes were opened
+        )
 
-        def place(self: Any, task: Any, outside: Any) -> None:
+        def place(self: Any, task: Any, outside: Any, *, is_first: bool = False) -> None:
             """Do what AnyIO does where a scope is made and entered."""
             self._host_task = task
             self._parent_scope = outside
             self._cancelling_at_enter = _native_cancels(task)
             self.serial = next(_serials)
+            self.is_first = is_first
             self._active = True
             self._deadline = inf
             self._shield = self._cancel_called = self._cancelled_caught = False
@@ -255,11 +259,11 @@ def _make_scope_type(scope_type: Any) -> Any:
             self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
 
         def close(self: Any, error: BaseException | None) -> bool:
-            if error is None and self._parent_scope is None and not self._cancel_called:
+            if error is None and self.is_first and not self._cancel_called:
                 key = ref(self._host_task)
                 state = _states.get(key)
                 if state.cancel_scope is self and self._timeout_handle is None:
-                    # Nobody has touched it, and nothing is around it: leaving it is no more than this.
+                    # Nobody has touched it, and nothing was there before: leaving it is no more than this.
                     del _states[key]
                     self._active = False
                     self._host_task = None
