@@ -23,7 +23,7 @@ from hother.cancelable.asgi import (
     clean_up_with,
     current_request_token,
 )
-from hother.cancelable.asgi._types import Message, Receive, Scope, Send
+from hother.cancelable.asgi._types import ASGIApp, Message, Receive, Scope, Send
 from tests.asgi_peer import Peer
 
 HOUR = 3600.0
@@ -313,3 +313,31 @@ async def test_a_shutdown_that_begins_in_another_loop_does_not_draw_a_request_in
 
     assert peer.status == 200
     assert exchange.loop is not current_token()
+
+
+async def answer_late(scope: Scope, receive: Receive, send: Send) -> None:
+    await anyio.sleep(1)
+    await answer(scope, receive, send)
+
+
+async def ask_for_more(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await answer(scope, receive, send)
+
+
+@pytest.mark.parametrize("app", [answer, answer_late, ask_for_more])
+def test_a_request_may_be_all_that_an_event_loop_runs(
+    anyio_backend: tuple[str, dict[str, Any]], app: ASGIApp
+) -> None:
+    """
+    AnyIO knows its task, then, though no scope is open in it; and has to know it afterwards.
+    """
+    name, options = anyio_backend
+    peer = Peer()
+
+    async def serve() -> None:
+        await RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
+
+    anyio.run(serve, backend=name, backend_options=options)
+
+    assert peer.status == 200

@@ -199,6 +199,7 @@ class NotedScope:
         outside, inside = self._neighbours(None if state is None else state.cancel_scope)
         scope = _new(_scope_type)
         scope.place(self._task, outside, self._serial, self._cancels)
+        scope.is_first = state is None
         if outside is not None:
             outside._child_scopes.add(scope)
             outside._child_scopes.discard(inside)
@@ -234,7 +235,10 @@ def _make_scope_type(scope_type: Any) -> Any:
     """Derive the class of the scopes that are put in."""
 
     class PutInScope(scope_type):  # type: ignore[misc] # (its base is known at run time only)
-        __slots__ = ("serial",)  # in which order scopes were opened
+        __slots__ = (
+            "is_first",  # whether AnyIO knew nothing of the task before
+            "serial",  # in which order scopes were opened
+        )
 
         def place(self: Any, task: Any, outside: Any, serial: int, cancels: int) -> None:
             """Do what AnyIO does where a scope is made and entered."""
@@ -251,11 +255,11 @@ def _make_scope_type(scope_type: Any) -> Any:
             self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
 
         def close(self: Any, error: BaseException | None) -> bool:
-            if error is None and self._parent_scope is None and not self._cancel_called:
+            if error is None and self.is_first and not self._cancel_called:
                 key = ref(self._host_task)
                 state = _states.get(key)
                 if state.cancel_scope is self and self._timeout_handle is None:
-                    # Nobody has touched it, and nothing is around it: leaving it is no more than this.
+                    # Nobody has touched it, and nothing was there before: leaving it is no more than this.
                     del _states[key]
                     self._active = False
                     self._host_task = None
