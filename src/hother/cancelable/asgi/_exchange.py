@@ -20,6 +20,7 @@ from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from math import inf
 from threading import get_ident
+from typing import Any
 
 import anyio
 from anyio import CancelScope
@@ -32,7 +33,7 @@ from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon, thread_safe_clock
 from ._course import Course
 from ._crowd import LONGEST, Crowd, Haste, crowd_of
-from ._late_scope import EagerScope, NotedScope, OpenScope, note_scope
+from ._late_scope import note_scope
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages
@@ -130,7 +131,7 @@ class Exchange(Listener):
         self._thread = get_ident()
         self._reader: Reader | None = None  # made when it is first asked for
         self._response = Response(send, self)
-        self._work: OpenScope | NotedScope | EagerScope = note_scope()  # around the application
+        self._work = note_scope()  # around the application
         # What happens to few requests:
         self._course: Course | None = None
         self._departure: Cancelation | None = None
@@ -284,7 +285,7 @@ class Exchange(Listener):
 
     def _begin_to_wait(self) -> None:
         """The application waits for something, for the first time."""
-        self._work = self._work.put_in()
+        self._work.put_in()
         self._context = copy_context()
         self._crowd = crowd_of(self.loop)
         self.began = self.now()

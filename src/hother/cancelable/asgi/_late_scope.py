@@ -75,14 +75,14 @@ class OpenScope(Protocol):
         ...
 
 
-def _no_count(task: object) -> int:
-    return 0
+if sys.version_info < (3, 11):
 
+    def _native_cancels(task: object) -> int:
+        return 0
 
-# How often a task was cancelled natively, as far as it keeps count.
-_native_cancels: Callable[[Any], int] = (
-    _no_count if sys.version_info < (3, 11) else methodcaller("cancelling")
-)
+else:  # how often a task was cancelled natively, as far as it keeps count
+    _native_cancels: Callable[[Any], int] = methodcaller("cancelling")
+
 _works: bool | None = None  # whether scopes can be put in; not known before the first use
 _lock = Lock()
 _serials = count()
@@ -186,7 +186,7 @@ class NotedScope:
         return self._scope is not None and bool(self._scope.close(error))
 
     def put_in(self) -> OpenScope:
-        """Have the scope be there from now on, and return it: to be used in place of this one."""
+        """Have the scope be there from now on, and return it."""
         if self._scope is None:
             self._scope = self._put_in()
         return self._scope  # type: ignore[no-any-return]
