@@ -99,17 +99,17 @@ async def test_of_two_causes_at_once_the_first_decides() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope[TOKEN_KEY].check()
-        outer.cancel(CancelationReason.TIMEOUT, "first")
+        outer[0].cancel(CancelationReason.TIMEOUT, "first")
         assert [cause.message for cause in scope[TOKEN_KEY].causes] == ["first", "second"]
         await sleep_forever()
 
     async def between(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal outer
-        outer = scope[TOKEN_KEY]
-        outer.add_callback(lambda _: outer.cancel(message="second"))
+        token: CancelationToken = scope[TOKEN_KEY]
+        token.add_callback(lambda _: token.cancel(message="second"))
+        outer.append(token)
         await inner(scope, receive, send)
 
-    outer = CancelationToken()
+    outer: list[CancelationToken] = []
     inner = RequestCancelationMiddleware(app)
     peer = Peer()
     await peer.run(RequestCancelationMiddleware(between))
