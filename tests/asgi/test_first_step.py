@@ -10,7 +10,7 @@ import pytest
 from anyio import CancelScope, create_task_group, sleep_forever
 from anyio.lowlevel import checkpoint
 
-from hother.cancelable import CancelationReason
+from hother.cancelable import CancelationReason, CancelationToken
 from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, current_request_token
 from hother.cancelable.asgi._crowd import PATIENCE
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
@@ -92,24 +92,29 @@ async def test_a_thread_may_cancel_at_the_very_end(waits_before: bool) -> None:
     assert peer.scope[TOKEN_KEY].is_cancelled
 
 
-async def test_only_the_first_cause_stops_the_application() -> None:
+async def test_of_two_causes_at_once_the_first_decides() -> None:
     """
-    An application that has been told, and goes on for a while, is not told again of what comes later.
+    A middleware further in hears of both in one go.
     """
-    causes: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        token = scope[TOKEN_KEY]
-        token.add_callback(lambda _: token.cancel(CancelationReason.TIMEOUT, "later"))
-        token.cancel(message="first")
-        causes.extend(cause.message or "" for cause in token.causes)
+        scope[TOKEN_KEY].check()
+        outer[0].cancel(CancelationReason.TIMEOUT, "first")
+        assert [cause.message for cause in scope[TOKEN_KEY].causes] == ["first", "second"]
         await sleep_forever()
 
-    peer = Peer()
-    await peer.run(RequestCancelationMiddleware(app))
+    async def between(scope: Scope, receive: Receive, send: Send) -> None:
+        token: CancelationToken = scope[TOKEN_KEY]
+        token.add_callback(lambda _: token.cancel(message="second"))
+        outer.append(token)
+        await inner(scope, receive, send)
 
-    assert causes == ["first", "later"]
-    assert peer.status == 503
+    outer: list[CancelationToken] = []
+    inner = RequestCancelationMiddleware(app)
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(between))
+
+    assert peer.status == 504
 
 
 async def test_a_task_that_outlives_the_request_works_for_none_any_more() -> None:

@@ -20,7 +20,7 @@ from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from math import inf
 from threading import get_ident
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from anyio import CancelScope
@@ -33,7 +33,7 @@ from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon, thread_safe_clock
 from ._course import Course
 from ._crowd import LONGEST, Crowd, Haste, crowd_of
-from ._late_scope import EagerScope, NotedScope, OpenScope, note_scope
+from ._late_scope import EagerScope, NotedScope, note_scope
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
@@ -68,6 +68,7 @@ _exchange: ContextVar[weakref.ref[Exchange] | None] = ContextVar("request_exchan
 def current_exchange() -> Exchange | None:
     """Return the exchange that this code works for, or ``None``. Never blocks."""
     reference = _exchange.get()
+    # Who keeps the ``receive`` of a request that is over keeps its exchange, too.
     exchange = None if reference is None else reference()
     return None if exchange is None or exchange._has_ended else exchange
 
@@ -131,7 +132,7 @@ class Exchange(Listener):
         self._thread = get_ident()
         self._reader: Reader | None = None  # made when it is first asked for
         self._response = Response(send, self)
-        self._work: OpenScope = note_scope()  # around the application
+        self._work: NotedScope | EagerScope  # around the application
         # What happens to few requests:
         self._course: Course | None = None
         self._departure: Cancelation | None = None
@@ -187,7 +188,8 @@ class Exchange(Listener):
 
     def _enter(self) -> weakref.ref[Exchange] | None:
         """Let the world know of the request. Returns which exchange this code has worked for up to now."""
-        self._token._callbacks[self] = self  # nobody can have cancelled it yet, but for an outer middleware
+        self._work = note_scope()
+        self._token._callbacks[self] = self  # what it has heard before, `_begin_to_wait` asks for
         if self._outer is None:
             event = self._shutdown.enter(self, self._server_send)
             if event is not None:
@@ -292,7 +294,7 @@ class Exchange(Listener):
 
     def _begin_to_wait(self) -> None:
         """The application waits for something, for the first time."""
-        self._work = cast("NotedScope | EagerScope", self._work).put_in()
+        self._work.put_in()
         self._context = copy_context()
         self._crowd = crowd_of(self.loop)
         self.began = self.now()

@@ -75,13 +75,12 @@ class OpenScope(Protocol):
         ...
 
 
-if sys.version_info < (3, 11):  # tasks keep no count
+if sys.version_info < (3, 11):
 
-    def _native_cancels(task: Any) -> int:
+    def _native_cancels(task: object) -> int:
         return 0
 
-else:
-    # How often a task was cancelled natively.
+else:  # how often a task was cancelled natively, as far as it keeps count
     _native_cancels: Callable[[Any], int] = methodcaller("cancelling")
 
 _works: bool | None = None  # whether scopes can be put in; not known before the first use
@@ -188,7 +187,7 @@ class NotedScope:
         return self._scope is not None and bool(self._scope.close(error))
 
     def put_in(self) -> OpenScope:
-        """Have the scope be there from now on, and return it: to be used in place of this one."""
+        """Have the scope be there from now on, and return it."""
         if self._scope is None:
             self._scope = self._put_in()
         return self._scope  # type: ignore[no-any-return]
