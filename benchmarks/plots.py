@@ -90,7 +90,9 @@ def _disconnect(figures: list[Figure]) -> Any:
     if not chosen:
         return None
     places = list(dict.fromkeys(it.where for it in chosen))
-    drawn, axes = plt.subplots(1, len(places), figsize=(3.6 * len(places), 3), sharey=True, squeeze=False)
+    drawn, axes = plt.subplots(
+        1, len(places), figsize=(3.6 * len(places), 3), sharex=True, sharey=True, squeeze=False
+    )
     for ax, place in zip(axes[0], places, strict=True):
         for it in chosen:
             if it.where == place:
