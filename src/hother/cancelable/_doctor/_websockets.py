@@ -28,9 +28,7 @@ def websockets() -> Iterator[Scenario]:
     yield _one(
         "talk/goodbye", "receives, and ends in its own time", _talk, Expectation(Fate.FINISHED), control=False
     )
-    yield _one(
-        "closes/handler", "the handler closes it", _closes, Expectation(Fate.FINISHED), control=False
-    )
+    yield _one("closes/handler", "the handler closes it", _closes, Expectation(Fate.FINISHED), control=False)
     yield _one("ticker/operator", "operator cancels", _operator, Expectation(Fate.MANUAL))
 
 

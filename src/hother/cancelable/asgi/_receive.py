@@ -10,6 +10,7 @@ Invariants:
    Once a request's body is complete, nothing but its client's leaving can follow, and is waited for.
 4. A disconnect is latched: once the messages before it are taken, every call answers with it. So is the
    application's own closing of a WebSocket: nothing is read any more, not even to the end of the call.
+   While the policy has a request go on without its client, only those hear of it who do not wait.
 5. A message that is ready is handed over without a checkpoint. Starlette's ``is_disconnected()``
    calls ``receive()`` inside a cancelled scope, and gets the truth only that way.
 
@@ -26,6 +27,7 @@ from typing import Any, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ._blindness import BLIND_AFTER, say_that_it_is_unread
 from ._steps import Steps, go_on, steps_of
 from ._types import Message, Receive
 
@@ -49,6 +51,11 @@ class ReaderOwner(Protocol):
 
         So it is with ``Expect: 100-continue``: reading is what tells the client to start the upload.
         """
+        ...
+
+    @property
+    def withholds_disconnect(self) -> bool:
+        """Whether the application goes on as if its client were there, once that has left."""
         ...
 
     @property
@@ -105,7 +112,8 @@ class Reader:
         self._buffered = 0
         self.listeners = 0  #: parts of the application that listen for the disconnect in another way
         self._waiting = 0  # calls of receive() that wait for a message
-        self._demanded = self._is_complete = False  # a request's body
+        self._demanded = False
+        self._is_complete: bool | None = None  # a request's body
         self._disconnect: Message | None = None
         self._told = False  # whether the application has heard of it
         self._error: Exception | None = None
@@ -124,6 +132,11 @@ class Reader:
         return self._disconnect
 
     @property
+    def is_complete(self) -> bool | None:
+        """Whether all of a request's body has arrived; ``None`` if nothing has."""
+        return self._is_complete
+
+    @property
     def failure(self) -> Exception | None:
         """What the server raised in place of a message, if it did."""
         return self._error
@@ -136,7 +149,8 @@ class Reader:
     async def run(self) -> None:
         """Read until the client has left, or `stop`."""
         while self._disconnect is None and self._error is None and not self._is_stopped:
-            await self.room()
+            if not self._may_read():
+                await self._wait_for_room()
             self._is_receiving = True
             try:
                 if self._begun is None:
@@ -157,16 +171,23 @@ class Reader:
     async def receive(self) -> Message:
         """Give the application its next message: the ``receive`` that it is called with."""
         while not self._messages or self._is_body_probe():
-            if self._disconnect is not None:
+            if self._disconnect is not None and not self._is_withheld():
                 return await self._answer_with(self._disconnect)
             if self._error is not None:
                 raise self._error
-            if not self._take_at_once():
+            if self._disconnect is not None or not self._take_at_once():
                 await self._wait()
         message = self._messages.pop(0)
         self._buffered -= _cost(message)
         self._make_room()
         return message
+
+    async def _wait_for_room(self) -> None:
+        with anyio.move_on_after(BLIND_AFTER):
+            await self.room()
+        if self._owner is not None and self._buffered > self._owner.read_ahead:
+            say_that_it_is_unread(self._owner.read_ahead)
+        await self.room()
 
     async def arrival(self) -> None:
         """Wait until something arrives, and leave it for the application."""
@@ -181,6 +202,10 @@ class Reader:
             if self._room is None:
                 self._room = anyio.Event()
             await self._room.wait()
+
+    def tell(self) -> None:
+        """Have those who wait look again whether the disconnect is for them."""
+        self._announce()
 
     def start(self) -> None:
         """Have the reader run, if it does not yet."""
@@ -237,6 +262,10 @@ class Reader:
         self._told = True
         return disconnect
 
+    def _is_withheld(self) -> bool:
+        """Whether the disconnect is not for the caller, who would stop for it. Who only asks is told."""
+        return self._owner is not None and self._owner.withholds_disconnect and not _is_probe()
+
     def _is_body_probe(self) -> bool:
         """Whether the caller would throw a part of the request's body away."""
         return self._messages[0]["type"] == "http.request" and _is_probe()
@@ -276,7 +305,7 @@ class Reader:
         assert self._owner is not None
         if not self._demanded:
             self._demanded = not self._owner.reads_on_demand
-        return self._demanded and (self._buffered <= self._owner.read_ahead or self._is_complete)
+        return self._demanded and (self._buffered <= self._owner.read_ahead or self._is_complete is True)
 
     def _announce(self) -> None:
         if self._arrival is not None:
