@@ -114,6 +114,27 @@ async def test_a_handler_that_closes_while_another_of_its_tasks_receives() -> No
     assert got[-1] == {"type": "websocket.disconnect", "code": 1000, "reason": ""}
 
 
+async def test_two_tasks_that_close_at_once() -> None:
+    """
+    Both go on.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        await anyio.sleep(0.1)
+        async with anyio.create_task_group() as tasks:
+            for code in (4000, 4001):
+                tasks.start_soon(send, {"type": "websocket.close", "code": code})
+
+    peer = Granian()
+    peer.strict = False  # one close is too many, as without us
+    with anyio.fail_after(60):
+        await peer.run(behind(app, answer_timeout=None))
+
+    assert peer.closed is not None
+
+
 @pytest.mark.parametrize("middleware", [True, False], ids=["with middleware", "without"])
 @pytest.mark.parametrize("how", ["close", "plain close", "leave", "cancel"])
 async def test_the_wrapper(how: str, middleware: bool) -> None:
@@ -161,7 +182,7 @@ async def test_a_client_that_leaves_at_that_moment() -> None:
             message: Message | None = None
             with suppress(anyio.get_cancelled_exc_class()):
                 message = await super().receive()
-            if message is None:
+            while message is None:
                 self.disconnect(1001)
                 with anyio.CancelScope(shield=True):
                     message = await super().receive()

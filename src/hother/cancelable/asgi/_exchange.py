@@ -231,8 +231,9 @@ class Exchange:
             self._course.end()
         if self._crowd is not None:
             self._crowd.leave(self)
-        self._reader.stop()
-        self.stop_reading()
+        if self._stop_reading is not None:
+            self._reader.stop()
+            self._stop_reading()
 
     async def _wait_for_monitors(self) -> None:
         """Wait, whoever cancels us: nothing of a request outlives it, and what they do is soon over."""

@@ -238,7 +238,8 @@ class Reader:
         if self._owner is not None:
             self._owner.stop_reading()
         if self._is_receiving:
-            self._has_returned = anyio.Event()
+            if self._has_returned is None:  # two tasks may close at once
+                self._has_returned = anyio.Event()
             await self._has_returned.wait()
         self._announce()
         return was_open and self._disconnect is not farewell
