@@ -120,12 +120,15 @@ async def test_two_tasks_that_close_at_once() -> None:
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def close(code: int) -> None:
+            await send({"type": "websocket.close", "code": code})
+
         await receive()
         await send(ACCEPT)
         await anyio.sleep(0.1)
         async with anyio.create_task_group() as tasks:
-            for code in (4000, 4001):
-                tasks.start_soon(send, {"type": "websocket.close", "code": code})
+            tasks.start_soon(close, 4000)
+            tasks.start_soon(close, 4001)
 
     peer = Granian()
     peer.strict = False  # one close is too many, as without us
