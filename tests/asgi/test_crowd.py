@@ -18,6 +18,7 @@ from anyio import CancelScope, create_task_group, wait_all_tasks_blocked
 from hother.cancelable import Cancelable, CancelationToken
 from hother.cancelable.asgi import (
     TOKEN_KEY,
+    Grace,
     RequestCancelationMiddleware,
     RequestPolicy,
     _crowd,
@@ -277,7 +278,7 @@ async def test_a_probe_starts_the_reader() -> None:
 
     peer = Peer(b"body")
     peer.disconnect()
-    await peer.run(RequestCancelationMiddleware(app, on_disconnect="ignore"))
+    await peer.run(RequestCancelationMiddleware(app, on_disconnect=Grace(1e6)))
 
     assert answers == [False, True]
     assert anyio.current_time() < PATIENCE
@@ -611,7 +612,7 @@ async def test_a_probe_sees_at_once_what_the_server_knows() -> None:
     peer.scope["http_version"] = "1.1"
     peer.habits = ALL_HABITS[3]
     peer.disconnect()
-    await peer.run(RequestCancelationMiddleware(app, on_disconnect="ignore"))
+    await peer.run(RequestCancelationMiddleware(app, on_disconnect=Grace(1e6)))
 
     assert answers == ["http.disconnect", "http.request", "http.disconnect"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -26,7 +27,7 @@ class Granian(Peer):
         super().__init__(kind="websocket", habits=habits)
 
     async def send(self, message: Message) -> None:
-        while message["type"] == "websocket.close" and self.receiving:
+        while message["type"] == "websocket.close" and self.receiving:  # noqa: ASYNC110 (nobody tells)
             await anyio.sleep(1)
         await super().send(message)
 
@@ -113,6 +114,30 @@ async def test_a_handler_that_closes_while_another_of_its_tasks_receives() -> No
     assert got[-1] == {"type": "websocket.disconnect", "code": 1000, "reason": ""}
 
 
+async def test_two_tasks_that_close_at_once() -> None:
+    """
+    Both go on.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def close(code: int) -> None:
+            await send({"type": "websocket.close", "code": code})
+
+        await receive()
+        await send(ACCEPT)
+        await anyio.sleep(0.1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(close, 4000)
+            tasks.start_soon(close, 4001)
+
+    peer = Granian()
+    peer.strict = False  # one close is too many, as without us
+    with anyio.fail_after(60):
+        await peer.run(behind(app, answer_timeout=None))
+
+    assert peer.closed is not None
+
+
 @pytest.mark.parametrize("middleware", [True, False], ids=["with middleware", "without"])
 @pytest.mark.parametrize("how", ["close", "plain close", "leave", "cancel"])
 async def test_the_wrapper(how: str, middleware: bool) -> None:
@@ -155,18 +180,18 @@ async def test_a_client_that_leaves_at_that_moment() -> None:
         await send({"type": "websocket.close", "code": 4000})
         assert (await receive())["code"] == 1001
 
-    async def receive_to_the_end() -> Message:
-        try:
-            return await Peer.receive(peer)
-        except anyio.get_cancelled_exc_class():
-            peer.disconnect(1001)
-            message: Message = {}
-            with anyio.CancelScope(shield=True):
-                message = await Peer.receive(peer)
+    class Leaving(Peer):
+        async def receive(self) -> Message:
+            message: Message | None = None
+            with suppress(anyio.get_cancelled_exc_class()):
+                message = await super().receive()
+            while message is None:
+                self.disconnect(1001)
+                with anyio.CancelScope(shield=True):
+                    message = await super().receive()
             return message
 
-    peer = Peer(kind="websocket", habits=HYPERCORN)
-    peer.receive = receive_to_the_end  # type: ignore[method-assign]
+    peer = Leaving(kind="websocket", habits=HYPERCORN)
 
     await peer.run(behind(app))
 
@@ -177,8 +202,6 @@ async def test_a_reader_that_cannot_be_interrupted_is_not_waited_for_for_ever() 
     """
     It may be a middleware's in between, that does not listen.
     """
-    lingering = anyio.Event()
-    lingering.set()
 
     async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_and_linger() -> Message:
@@ -186,21 +209,22 @@ async def test_a_reader_that_cannot_be_interrupted_is_not_waited_for_for_ever() 
                 return await receive()
             finally:
                 with anyio.CancelScope(shield=True):
-                    await lingering.wait()
+                    for event in lingering:
+                        await event.wait()
 
         await behind(app, answer_timeout=3)(scope, receive_and_linger, send)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal lingering
         await receive()
         await send(ACCEPT)
         await anyio.sleep(0.1)
-        lingering = anyio.Event()
+        lingering.append(anyio.Event())
         start = anyio.current_time()
         await send({"type": "websocket.close", "code": 4000})
         took.append(anyio.current_time() - start)
-        lingering.set()
+        lingering.pop().set()
 
+    lingering: list[anyio.Event] = []
     took: list[float] = []
     peer = Peer(kind="websocket", habits=HYPERCORN)
 
@@ -251,3 +275,56 @@ async def test_a_handler_that_is_interrupted_meanwhile_has_closed_all_the_same()
         await peer.run(behind(app))
 
     assert peer.closed == (4000, "")
+
+
+@pytest.mark.parametrize(("code", "sent"), [(1013, 4013), (1001, 4001), (1000, 1000), (4000, 4000)])
+async def test_a_server_that_refuses_a_code_is_given_a_private_one(code: int, sent: int) -> None:
+    """
+    As daphne does: the client would wait for ever.
+    """
+
+    class Daphne(Peer):
+        async def send(self, message: Message) -> None:
+            if 1000 < message.get("code", 0) < 3000:
+                raise ValueError("invalid close code")
+            await super().send(message)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        if code == 1013:
+            scope[TOKEN_KEY].cancel()
+            await anyio.sleep(HOUR)
+        await send({"type": "websocket.close", "code": code})
+
+    peer = Daphne(kind="websocket", habits=HYPERCORN)
+    await peer.run(behind(app))
+
+    assert peer.closed is not None
+    assert peer.closed[0] == sent
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("whatever")], ids=repr)
+async def test_what_the_server_raises_otherwise_is_for_the_handler(error: Exception) -> None:
+    """
+    Once.
+    """
+    closes = 0
+
+    class Broken(Peer):
+        async def send(self, message: Message) -> None:
+            nonlocal closes
+            if message["type"] == "websocket.close":
+                closes += 1
+                raise error
+            await super().send(message)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        await send({"type": "websocket.close", "code": 4000})
+
+    with pytest.raises(type(error)):
+        await Broken(kind="websocket", habits=HYPERCORN).run(behind(app))
+
+    assert closes == 1

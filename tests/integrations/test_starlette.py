@@ -28,7 +28,7 @@ from hother.cancelable import (
     TimeoutCancelation,
     current_operation,
 )
-from hother.cancelable.asgi import PROBLEM_JSON, TOKEN_KEY, ASGIApp
+from hother.cancelable.asgi import PROBLEM_JSON, TOKEN_KEY, ASGIApp, Grace
 from hother.cancelable.integrations.starlette import (
     RequestCancelationMiddleware,
     get_request_token,
@@ -547,7 +547,7 @@ async def test_a_client_that_leaves_during_its_upload_is_no_error(habits: Habits
     for wrap in (added, around):
         peer = Peer(b"some", more=True, habits=habits)
         async with create_task_group() as tasks:
-            tasks.start_soon(peer.run, wrap(endpoint, on_disconnect="ignore"))
+            tasks.start_soon(peer.run, wrap(endpoint, on_disconnect=Grace(1e6)))
             await wait_all_tasks_blocked()
             peer.disconnect()
         assert peer.sent == []
@@ -616,7 +616,7 @@ async def test_is_disconnected_tells_that_the_client_has_left(place: Place, read
 
     peer = place.peer(b"one", b"two")
     async with create_task_group() as tasks:
-        tasks.start_soon(peer.run, place.wrap(endpoint, on_disconnect="ignore"))
+        tasks.start_soon(peer.run, place.wrap(endpoint, on_disconnect=Grace(1e6)))
         await anyio.sleep(1)
         peer.disconnect()
 
@@ -637,7 +637,7 @@ async def test_behind_a_base_middleware_the_token_tells_that_the_client_has_left
 
     peer = Peer(habits=habits)
     async with create_task_group() as tasks:
-        tasks.start_soon(peer.run, outside_base(endpoint, on_disconnect="ignore"))
+        tasks.start_soon(peer.run, outside_base(endpoint, on_disconnect=Grace(1e6)))
         await anyio.sleep(1)
         peer.disconnect()
 

@@ -10,7 +10,7 @@ from anyio import CancelScope, create_task_group
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hother.cancelable.asgi import RequestCancelationMiddleware
+from hother.cancelable.asgi import Grace, RequestCancelationMiddleware
 from hother.cancelable.asgi._receive import MESSAGE_COST
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import ALL_HABITS, Habits, Peer
@@ -120,7 +120,7 @@ async def test_what_arrives_before_a_disconnect_is_a_beginning_of_the_body(
             messages.append(await receive())
 
     peer = Peer(more=True, habits=habits)
-    middleware = RequestCancelationMiddleware(app, read_ahead=read_ahead, on_disconnect="ignore")
+    middleware = RequestCancelationMiddleware(app, read_ahead=read_ahead, on_disconnect=Grace(1e6))
     async with create_task_group() as tasks:
         tasks.start_soon(peer.run, middleware)
         for part in parts[:leave_after]:

@@ -119,7 +119,7 @@ _DAPHNE = (
     ),
     Quirk(
         "websocket/ticker/operator",
-        "close codes from 1001 to 2999 are refused, with a traceback in the log",
+        "close codes from 1001 to 2999 are refused. The middleware sends a private one then: 4013 for 1013",
         "https://github.com/django/daphne/issues/374",
     ),
     Quirk(

@@ -77,6 +77,11 @@ class Course:
             return self.policy.on_shutdown
         return "cancel"
 
+    @property
+    def ends_with_its_client(self) -> bool:
+        """Whether the application is stopped at once when its client leaves."""
+        return not self.is_committed and self.policy.on_disconnect == "cancel"
+
     # --- The time limit, and what else is due
 
     def start(self) -> None:
@@ -169,6 +174,8 @@ class Course:
         reaction = self._reaction_to(event)
         if isinstance(reaction, Grace) and not self._is_over():
             self._exchange._cancel(event)
+            if event is self._exchange._departure:
+                self._exchange.tell_of_departure()
             self._later(self._exchange.now() + reaction.seconds, self._end, event)
 
     def _end(self, event: Cancelation) -> None:

@@ -97,6 +97,7 @@ class Exchange(Listener):
         "_is_answered_early",
         "_is_gone",
         "_is_http",
+        "_is_withheld",
         "_loop",
         "_monitors",
         "_monitors_ended",
@@ -139,6 +140,7 @@ class Exchange(Listener):
         self._cause: Cancelation | None = None  # why the application was stopped
         self._error: BaseException | None = None
         self._is_gone = self._has_ended = self._is_answered_early = False
+        self._is_withheld = False  # the client's leaving, as far as the application goes on without it
         self._loop: EventLoopToken | None = None  # not known before the application waits
         self._clock: Callable[[], float] | None = None
         self._crowd: Crowd | None = None  # where it waits
@@ -367,6 +369,28 @@ class Exchange(Listener):
         return expects_continue(self._scope) or (self._must_answer and has_body(self._scope))
 
     @property
+    def has_stopped(self) -> bool:
+        """Whether the application was stopped."""
+        return self._cause is not None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the client has left, and the policy has the application go on for now."""
+        return self._is_withheld
+
+    @property
+    def withholds_disconnect(self) -> bool:
+        """Whether the application is not told of the disconnect.
+
+        It is told if its body will never be complete: it would wait for ever. An inner middleware is told,
+        and decides likewise.
+        """
+        if not self._is_withheld or not self._is_http or self._inner is not None:
+            return False
+        is_complete = self.reader.is_complete
+        return not has_body(self._scope) if is_complete is None else is_complete
+
+    @property
     def can_step(self) -> bool:
         """Whether the application may begin a call of the server's ``receive()``, and the reader end it."""
         return self._is_http and can_change_tasks(self._server_receive)
@@ -393,9 +417,16 @@ class Exchange(Listener):
         with anyio.move_on_after(self._options.answer_timeout, shield=True):
             await self.reader.end(own_farewell(message))
 
-    def broke(self) -> None:
-        """The server refuses a message: the client has left."""
+    def broke(self) -> bool:
+        """The server refuses a message: the client has left. Returns whether the application should know."""
         self._disconnected()
+        if not self._is_http:
+            return True
+        if self._response.phase is Phase.COMPLETE:  # which is no event, but no error either for who goes on
+            return self.course.ends_with_its_client
+        if self._is_withheld:
+            self._response.is_gone = not self._must_answer
+        return not self._is_withheld
 
     def _disconnected(self) -> None:
         """The client has left, or the server has closed the books of a response that is complete."""
@@ -404,12 +435,21 @@ class Exchange(Listener):
             return
         self._is_gone = True
         self._departure = Cancelation(CancelationReason.DISCONNECT)
+        self._is_withheld = True  # until the course decides otherwise
         self.course.react(self._departure)
+
+    def tell_of_departure(self) -> None:
+        """The application goes on without its client no more."""
+        self._is_withheld = False
+        if self._reader is not None:
+            self._reader.tell()
 
     def sent_late(self, message: Message) -> None:
         """The application sends to a client that has left."""
         if message["type"] == "websocket.send":  # a handler that did not take the hint
             self._leave_application()
+        elif self._response.phase is Phase.COMPLETE:  # after which there is a disconnect in any case
+            self.tell_of_departure()
 
     def shut_down(self, event: Cancelation) -> None:
         """The server has begun to stop."""
@@ -427,6 +467,8 @@ class Exchange(Listener):
             self._work.deadline = self.now() + self._options.websocket_grace
         else:
             self._stop(event)  # even if the token was cancelled before, and the application left to go on
+        if event is self._departure:
+            self.tell_of_departure()
 
     @property
     def outermost(self) -> Exchange:

@@ -6,8 +6,9 @@ import inspect
 from math import inf
 from typing import Any
 
+from .._core._reasons import Cancelation
 from .._core._token import CancelationToken
-from ._exchange import Exchange
+from ._exchange import EXCHANGE_KEY, Exchange
 from ._lifespan import Lifespan
 from ._options import Options
 from ._outcome import reject
@@ -119,7 +120,7 @@ class RequestCancelationMiddleware:
         """
         self.prepare_for(scope)
         if scope["type"] in {"http", "websocket"}:
-            if self._options.reject_during_shutdown and (event := self._shutdown.event) is not None:
+            if self._options.reject_during_shutdown and (event := self._shutdown_for(scope)) is not None:
                 await reject(event, scope, receive, send)
             else:
                 await Exchange(scope, receive, send, self._options, self._shutdown).run(self.app)
@@ -128,6 +129,11 @@ class RequestCancelationMiddleware:
             await Lifespan(receive, send, self._shutdown, patience=patience).run(self.app, scope)
         else:
             await self.app(scope, receive, send)
+
+    def _shutdown_for(self, scope: Scope) -> Cancelation | None:
+        """Return what has begun the shutdown: no lifespan reaches the middleware of a mounted application."""
+        outer: Exchange | None = scope.get(EXCHANGE_KEY)
+        return self._shutdown.event or (None if outer is None else outer.outermost._shutdown.event)
 
 
 def _check_application(app: Any) -> None:

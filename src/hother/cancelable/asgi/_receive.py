@@ -10,6 +10,7 @@ Invariants:
    Once a request's body is complete, nothing but its client's leaving can follow, and is waited for.
 4. A disconnect is latched: once the messages before it are taken, every call answers with it. So is the
    application's own closing of a WebSocket: nothing is read any more, not even to the end of the call.
+   While the policy has a request go on without its client, only those hear of it who do not wait.
 5. A message that is ready is handed over without a checkpoint. Starlette's ``is_disconnected()``
    calls ``receive()`` inside a cancelled scope, and gets the truth only that way.
 
@@ -26,6 +27,7 @@ from typing import Any, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ._blindness import BLIND_AFTER, say_that_it_is_unread
 from ._steps import Steps, go_on, steps_of
 from ._types import Message, Receive
 
@@ -49,6 +51,11 @@ class ReaderOwner(Protocol):
 
         So it is with ``Expect: 100-continue``: reading is what tells the client to start the upload.
         """
+        ...
+
+    @property
+    def withholds_disconnect(self) -> bool:
+        """Whether the application goes on as if its client were there, once that has left."""
         ...
 
     @property
@@ -105,7 +112,8 @@ class Reader:
         self._buffered = 0
         self.listeners = 0  #: parts of the application that listen for the disconnect in another way
         self._waiting = 0  # calls of receive() that wait for a message
-        self._demanded = self._is_complete = False  # a request's body
+        self._demanded = False
+        self._is_complete: bool | None = None  # a request's body
         self._disconnect: Message | None = None
         self._told = False  # whether the application has heard of it
         self._error: BaseException | None = None
@@ -124,6 +132,11 @@ class Reader:
         return self._disconnect
 
     @property
+    def is_complete(self) -> bool | None:
+        """Whether all of a request's body has arrived; ``None`` if nothing has."""
+        return self._is_complete
+
+    @property
     def failure(self) -> BaseException | None:
         """What the server raised in place of a message, if it did."""
         return self._error
@@ -136,15 +149,10 @@ class Reader:
     async def run(self) -> None:
         """Read until the client has left, or `stop`."""
         while self._disconnect is None and self._error is None and not self._is_stopped:
-            await self.room()
-            self._is_receiving = True
+            if not self._may_read():
+                await self._wait_for_room()
             try:
-                if self._begun is None:
-                    message = await self._receive()
-                else:
-                    begun, self._begun = self._begun, None
-                    message = await go_on(*begun)
-                is_farewell = self._keep(message)
+                is_farewell = self._keep(await self._next())
             except Exception as error:  # the application asked for messages: it hears what became of them
                 self._error = error
             except anyio.get_cancelled_exc_class() as error:
@@ -155,25 +163,41 @@ class Reader:
             else:
                 if is_farewell:
                     self._hang_up()
-            finally:
-                self._is_receiving = False
-                if self._has_returned is not None:
-                    self._has_returned.set()
             self._announce()
+
+    async def _next(self) -> Message:
+        """Wait for the server's next message, maybe in a call that was begun already."""
+        self._is_receiving = True
+        try:
+            if self._begun is None:
+                return await self._receive()
+            begun, self._begun = self._begun, None
+            return await go_on(*begun)
+        finally:
+            self._is_receiving = False
+            if self._has_returned is not None:
+                self._has_returned.set()
 
     async def receive(self) -> Message:
         """Give the application its next message: the ``receive`` that it is called with."""
         while not self._messages or self._is_body_probe():
-            if self._disconnect is not None:
+            if self._disconnect is not None and not self._is_withheld():
                 return await self._answer_with(self._disconnect)
             if self._error is not None:
                 raise self._error
-            if not self._take_at_once():
+            if self._disconnect is not None or not self._take_at_once():
                 await self._wait()
         message = self._messages.pop(0)
         self._buffered -= _cost(message)
         self._make_room()
         return message
+
+    async def _wait_for_room(self) -> None:
+        with anyio.move_on_after(BLIND_AFTER):
+            await self.room()
+        if self._owner is not None and self._buffered > self._owner.read_ahead:
+            say_that_it_is_unread(self._owner.read_ahead)
+        await self.room()
 
     async def arrival(self) -> None:
         """Wait until something arrives, and leave it for the application."""
@@ -188,6 +212,10 @@ class Reader:
             if self._room is None:
                 self._room = anyio.Event()
             await self._room.wait()
+
+    def tell(self) -> None:
+        """Have those who wait look again whether the disconnect is for them."""
+        self._announce()
 
     def start(self) -> None:
         """Have the reader run, if it does not yet."""
@@ -220,7 +248,8 @@ class Reader:
         if self._owner is not None:
             self._owner.stop_reading()
         if self._is_receiving:
-            self._has_returned = anyio.Event()
+            if self._has_returned is None:  # two tasks may close at once
+                self._has_returned = anyio.Event()
             await self._has_returned.wait()
         self._announce()
         return was_open and self._disconnect is not farewell
@@ -243,6 +272,10 @@ class Reader:
             await checkpoint()  # an application that asks in a loop must not stop all others
         self._told = True
         return disconnect
+
+    def _is_withheld(self) -> bool:
+        """Whether the disconnect is not for the caller, who would stop for it. Who only asks is told."""
+        return self._owner is not None and self._owner.withholds_disconnect and not _is_probe()
 
     def _is_body_probe(self) -> bool:
         """Whether the caller would throw a part of the request's body away."""
@@ -284,7 +317,7 @@ class Reader:
         assert self._owner is not None
         if not self._demanded:
             self._demanded = not self._owner.reads_on_demand
-        return self._demanded and (self._buffered <= self._owner.read_ahead or self._is_complete)
+        return self._demanded and (self._buffered <= self._owner.read_ahead or self._is_complete is True)
 
     def _announce(self) -> None:
         if self._arrival is not None:

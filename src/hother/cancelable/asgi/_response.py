@@ -63,8 +63,11 @@ class ResponseOwner(Protocol):
         """A WebSocket is about to be closed."""
         ...
 
-    def broke(self) -> None:
-        """The server says, by raising, that the client has left (ASGI 2.4)."""
+    def broke(self) -> bool:
+        """The server says, by raising, that the client has left (ASGI 2.4).
+
+        Returns whether the application should know: else the message is dropped.
+        """
         ...
 
 
@@ -144,7 +147,22 @@ class Response:
             await self._drop(message)
         else:
             with anyio.move_on_after(self._owner.answer_timeout):  # nobody would see the client leave
-                await self._pass_on(message, is_outcome=is_outcome)
+                await self._pass_on_close(message, is_outcome=is_outcome)
+
+    async def _pass_on_close(self, message: Message, *, is_outcome: bool) -> None:
+        """Send it, with a private code (RFC 6455, 7.4.2) if the server refuses the right one.
+
+        As daphne does: the client would wait for ever.
+        """
+        try:
+            await self._pass_on(message, is_outcome=is_outcome)
+        except OSError:
+            raise
+        except Exception:
+            code = message.get("code", 1000)
+            if code not in _REFUSED_BY_DAPHNE:
+                raise
+            await self._pass_on({**message, "code": code + 3000}, is_outcome=is_outcome)
 
     async def _drop(self, message: Message) -> None:
         if not self._closed_to_application:
@@ -208,9 +226,8 @@ class Response:
             scope = note_scope() if place is LATER else NotedScope(*place)
             await self._send_in(scope, go_on(steps, trap))
         except OSError:
-            if self._owner is not None:
-                self._owner.broke()
-            raise
+            if self._owner is None or self._owner.broke():
+                raise
 
     async def _send_in(self, scope: OpenScope, sending: Awaitable[None]) -> None:
         self._sending.append(scope)
@@ -246,6 +263,7 @@ _STARTS = {
     "websocket.accept": Phase.STARTED,
     "websocket.http.response.start": Phase.DENYING,
 }
+_REFUSED_BY_DAPHNE = range(1001, 1015)
 _OF_WEBSOCKETS = frozenset({"websocket.send", "websocket.close"})
 _BODIES = frozenset(
     {

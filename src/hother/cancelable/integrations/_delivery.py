@@ -39,6 +39,7 @@ from .._scope import Cancelable
 from ..asgi import TOKEN_KEY, current_request_token
 from ..asgi._exchange import EXCHANGE_KEY
 from ..asgi._outcome import root_of
+from ..asgi._quirks import is_in_base_http_middleware
 from ._closing import close_all
 from ._courier import Courier
 from ._drain import Drain
@@ -77,6 +78,7 @@ class Delivery:
         "_is_closing",
         "_is_draining",
         "_is_ending",
+        "_is_in_base",
         "_is_in_item",
         "_manner",
         "_monitors",
@@ -110,6 +112,7 @@ class Delivery:
         self._scope = scope
         self._receive = receive
         token = scope.get(TOKEN_KEY)
+        self._is_in_base = is_in_base_http_middleware(receive, send)
         self._request_token = token if isinstance(token, CancelationToken) else None
         self._outlet = Outlet(
             send,
@@ -346,11 +349,24 @@ class Delivery:
             await self._finish_item()
         else:
             await self._finish_item()
-            self._outlet.hurry()
+            if self._is_cut_off:
+                self._outlet.abandon()
+            else:
+                self._outlet.hurry()
         if not self._is_closing:
             self._work.shield = False
         if cause is not None and self._manner.is_whole and not _is_disconnect(cause):
             await self._say_farewell(cause)
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether nothing that is sent arrives any more.
+
+        A ``BaseHTTPMiddleware`` around us passes on what we send in a task of its own, and the middleware
+        around both has stopped that, too. To wait for it would only take time.
+        """
+        exchange = self._scope.get(EXCHANGE_KEY)
+        return self._is_in_base and exchange is not None and exchange.has_stopped
 
     async def _read_on(self) -> None:
         """Let the generator go on for a client who has left, for as long as that is wanted."""

@@ -240,7 +240,7 @@ class CancelableWebSocket(WebSocket):
                 if not self._has_left:
                     raise  # somebody has declared it
         if self._has_left:
-            self._cancel(Cancelation(CancelationReason.DISCONNECT))
+            self._client_left()
             if self._cancelable.status is OperationStatus.PENDING:
                 self._cancelable.check()
             await checkpoint()
@@ -422,7 +422,9 @@ class CancelableWebSocket(WebSocket):
         self._cancelable._settle(cancelation)
 
     def _client_left(self) -> None:
-        if not self._is_closed_here:
+        exchange = self.scope.get(EXCHANGE_KEY)
+        goes_on = exchange is not None and exchange.goes_on  # after commit(), or by its policy
+        if not self._is_closed_here and not goes_on:
             self._cancel(Cancelation(CancelationReason.DISCONNECT))
 
     async def _take(self, kind: str) -> str | bytes:

@@ -27,6 +27,7 @@ class ReadAhead:
     __slots__ = ("_on_disconnect", "read_ahead", "scope")
 
     reads_on_demand = False
+    withholds_disconnect = False
     can_step = False
 
     def __init__(self, read_ahead: int, on_disconnect: Callable[[], None]) -> None:
