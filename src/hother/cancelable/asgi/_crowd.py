@@ -5,15 +5,11 @@ are open that does not matter: a request is monitored as soon as it waits for so
 monitored once it has lasted for `PATIENCE` seconds, or longer if the loop has so much to do that its
 timers are late: then requests last because they wait for each other, and monitors would make that worse.
 If a client leaves before, that is seen then; who cancels a token is heard at any time.
-
-A request whose last message is with the server is about to be over, on servers whose ``send()`` always waits
-(Trio's): it has to last in any case. All that its client's leaving could change is how long that takes.
 """
 
 from __future__ import annotations
 
 from contextvars import Context
-from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -38,14 +34,6 @@ LONGEST = 1.0
 """How long they must last at most, in seconds. Who may have a shorter deadline does not get in line."""
 
 
-class Haste(Enum):
-    """How soon a request that begins to wait must be monitored."""
-
-    URGENT = "at once"  # something is about to happen
-    USUAL = "at once if few are open"
-    NONE = "once it has lasted"  # its last message is on its way: little can happen any more
-
-
 class Crowd:
     """The requests of one event loop that wait for something."""
 
@@ -58,10 +46,10 @@ class Crowd:
         self._due = 0.0  # ... when it rings ...
         self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
 
-    def enter(self, exchange: Exchange, now: float, *, haste: Haste) -> bool:
+    def enter(self, exchange: Exchange, now: float, *, cannot_wait: bool) -> bool:
         """Take note of a request that begins to wait. Returns whether it is to be monitored at once."""
         self._open += 1
-        if haste is Haste.URGENT or (haste is Haste.USUAL and self._open <= FEW):
+        if self._open <= FEW or cannot_wait:
             return True
         self._young[exchange] = now
         if self._alarm is None:

@@ -32,7 +32,7 @@ from .._core._report import report
 from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon, thread_safe_clock
 from ._course import Course
-from ._crowd import LONGEST, Crowd, Haste, crowd_of
+from ._crowd import LONGEST, Crowd, crowd_of
 from ._late_scope import EagerScope, NotedScope, note_scope
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
@@ -300,15 +300,11 @@ class Exchange(Listener):
         self._context = copy_context()
         self._crowd = crowd_of(self.loop)
         self.began = self.now()
-        if self._crowd.enter(self, self.began, haste=self._haste()):
+        cannot_wait = self._course is not None or self._limit() < LONGEST
+        if self._crowd.enter(self, self.began, cannot_wait=cannot_wait):
             self.monitor()
         if self._cause is None and (cancelation := self._token.cancelation) is not None:
             self._cancelled(cancelation)  # another thread was not told where to call us
-
-    def _haste(self) -> Haste:
-        if self._course is not None or self._limit() < LONGEST:
-            return Haste.URGENT
-        return Haste.NONE if self._response.phase is Phase.COMPLETE else Haste.USUAL
 
     def monitor(self) -> None:
         """See to it from now on that the client's leaving and the deadline are noticed. Called once."""

@@ -172,7 +172,8 @@ class Reader:
             if self._begun is None:
                 return await self._receive()
             begun, self._begun = self._begun, None
-            return await go_on(*begun)
+            message: Message = await go_on(*begun)
+            return message
         finally:
             self._is_receiving = False
             if self._has_returned is not None:
