@@ -12,7 +12,6 @@ from anyio.lowlevel import checkpoint
 
 from hother.cancelable import CancelationReason, CancelationToken
 from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, current_request_token
-from hother.cancelable.asgi._crowd import PATIENCE
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import Peer
 from tests.interruption import at_line
@@ -160,29 +159,6 @@ async def test_who_keeps_receive_of_a_request_that_never_asked_is_told_that_it_i
     await RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
 
     assert [(await kept[0]())["type"] for _ in range(2)] == ["http.disconnect"] * 2
-
-
-async def test_a_request_whose_last_message_is_on_its_way_is_not_monitored_at_once(way: str) -> None:
-    """
-    It is about to be over, however few are open.
-    """
-    peer = LikeUvicorn()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(START)
-        peer.stall()
-        await send(LAST)
-
-    async with create_task_group() as tasks:
-        tasks.start_soon(peer.run, RequestCancelationMiddleware(app))
-        await anyio.sleep(PATIENCE * 0.9)
-        received = peer.receiving
-        await anyio.sleep(PATIENCE)
-        assert peer.receiving == 1
-        peer.release()
-
-    assert peer.complete
-    assert received == (way == "crowded")  # a crowd of no patience
 
 
 @pytest.mark.parametrize("in_scope", [False, True])
