@@ -198,19 +198,21 @@ class NotedScope:
         outside, inside = self._neighbours(None if state is None else state.cancel_scope)
         scope = _new(_scope_type)
         scope.place(self._task, outside, self._serial, self._cancels)
-        scope.is_first = state is None
         if outside is not None:
             outside._child_scopes.add(scope)
             outside._child_scopes.discard(inside)
         if inside is not None:
             inside._parent_scope = scope
             scope._child_scopes.add(inside)
+            if type(inside) is _scope_type:
+                scope.is_first, inside.is_first = inside.is_first, False
             return scope
         scope._tasks.add(self._task)
         if outside is not None:
             outside._tasks.discard(self._task)
         if state is None:
             _states[ref(self._task, _forget)] = _backend.TaskState(None, scope)
+            scope.is_first = True
         else:
             state.cancel_scope = scope
         return scope
@@ -235,7 +237,7 @@ def _make_scope_type(scope_type: Any) -> Any:
 
     class PutInScope(scope_type):  # type: ignore[misc] # (its base is known at run time only)
         __slots__ = (
-            "is_first",  # whether AnyIO knew nothing of the task before
+            "is_first",  # whether AnyIO knows nothing of the task without it
             "serial",  # in which order scopes were opened
         )
 
@@ -245,6 +247,7 @@ def _make_scope_type(scope_type: Any) -> Any:
             self._parent_scope = outside
             self._cancelling_at_enter = cancels
             self.serial = serial
+            self.is_first = False
             self._active = True
             self._deadline = inf
             self._shield = self._cancel_called = self._cancelled_caught = False
