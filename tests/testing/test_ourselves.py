@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import time
 import inspect
 import pkgutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -112,7 +112,7 @@ async def test_an_interruption_anywhere_leaves_nothing_behind(scenario: Scenario
 
 
 def what_is_left(before: Counter[str]) -> Counter[str]:
-    """What is there besides; worker threads get a second for the last lines in which they know what they did."""
+    """What is there besides. Worker threads get a second for the lines in which they still know their work."""
     patience = time.monotonic() + 1
     while (left := our_objects() - before) and time.monotonic() < patience:
         time.sleep(0.001)
