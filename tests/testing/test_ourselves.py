@@ -112,7 +112,7 @@ async def test_an_interruption_anywhere_leaves_nothing_behind(scenario: Scenario
 
 
 def what_is_left(before: Counter[str]) -> Counter[str]:
-    """What is there besides. Worker threads get a second for the lines in which they still know their work."""
+    """What is there besides. Worker threads get a second for the lines in which they know their work."""
     patience = time.monotonic() + 1
     while (left := our_objects() - before) and time.monotonic() < patience:
         time.sleep(0.001)
