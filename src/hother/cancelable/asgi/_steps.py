@@ -8,12 +8,24 @@ from typing import Any, TypeAlias, cast
 
 Steps: TypeAlias = Coroutine[Any, Any, Any]
 
+Begun: TypeAlias = tuple[Steps, Any]
+"""What has been taken its first step, and what it waits for since."""
+
 
 def steps_of(awaitable: Any) -> Steps:
     """Return what can be taken by steps of what some function returned to be awaited."""
     if type(awaitable) is CoroutineType:
         return cast("Steps", awaitable)
     return _await(awaitable)
+
+
+def first_step(awaitable: Any) -> Begun | None:
+    """Take the first step of an awaitable that returns nothing. Returns what is left, if that was not all."""
+    steps = awaitable if type(awaitable) is CoroutineType else steps_of(awaitable)
+    # A loop, and no `send()`, which tells of an end by raising: that takes longer than all the rest.
+    for trap in steps.__await__():
+        return steps, trap
+    return None
 
 
 async def _await(awaitable: Any) -> Any:
