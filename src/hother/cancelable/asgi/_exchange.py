@@ -33,7 +33,7 @@ from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon, thread_safe_clock
 from ._course import Course
 from ._crowd import LONGEST, Crowd, crowd_here
-from ._late_scope import EagerScope, NotedScope, make_work_scope, note_place
+from ._late_scope import EagerScope, OpenScope, make_work_scope, note_place
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
@@ -131,7 +131,7 @@ class Exchange(Listener):
         self._thread = get_ident()
         self._response = Response(send, self)
         self._place = note_place()  # of the scope around the application ...
-        self._work_scope: NotedScope | EagerScope | None = None  # ... and that, once it is needed
+        self._work_scope: OpenScope | None = None  # ... and that, once it is needed
         # What few requests need, in one go, which takes less time:
         self._is_gone = self._has_ended = self._is_answered_early = False
         self._is_withheld = False  # the client's leaving, as far as the application goes on without it
@@ -309,7 +309,7 @@ class Exchange(Listener):
         return bool(self._scope["type"] == "http")
 
     @property
-    def _work(self) -> NotedScope | EagerScope:
+    def _work(self) -> OpenScope:
         """The scope around the application."""
         return self._work_scope or make_work_scope(self)
 
@@ -339,7 +339,7 @@ class Exchange(Listener):
         """The application waits for something, for the first time."""
         self._crowd = crowd_here(self._place)
         self._loop = self._crowd.loop()
-        self._work.put_in()
+        self._work_scope = self._work.put_in()
         self._context = copy_context()
         self.began = self.now()
         cannot_wait = self._course is not None or self._limit() < LONGEST

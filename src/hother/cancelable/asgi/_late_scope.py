@@ -64,6 +64,10 @@ class OpenScope(Protocol):
         """Cancel what runs in it. Only in the loop's own thread, but not only in tasks."""
         ...
 
+    def put_in(self) -> OpenScope:
+        """Have the scope be there from now on, and return it."""
+        ...
+
     def close(self, error: BaseException | None) -> bool:
         """Leave it with *error*.
 
@@ -127,10 +131,10 @@ class Worker(Protocol):
     """Who has a scope, or a place for one."""
 
     _place: Place
-    _work_scope: NotedScope | EagerScope | None
+    _work_scope: OpenScope | None
 
 
-def make_work_scope(worker: Worker) -> NotedScope | EagerScope:
+def make_work_scope(worker: Worker) -> OpenScope:
     """Make the scope of a worker that has but noted its place.
 
     Done here, since no signal handler cancels anything in the middle of this module: it would make another.
@@ -277,6 +281,9 @@ def _make_scope_type(scope_type: Any) -> Any:
             self._child_scopes: set[Any] = set()
             self._tasks: set[Any] = set()
             self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
+
+        def put_in(self: Any) -> Any:
+            return self
 
         def close(self: Any, error: BaseException | None) -> bool:
             if error is None and self.is_first and not self._cancel_called:
