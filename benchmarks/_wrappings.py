@@ -77,8 +77,8 @@ class Floor:
 class WorkingFloor:
     """The least with which it can come true: what the `Floor` has, and whoever cancels the token is heard.
 
-    On asyncio, the application's first step is taken by hand, since most need no other; once it waits, the task
-    that it waits in is noted, and can be interrupted. On Trio, a scope is there from the start.
+    On asyncio, the application's first step is taken by hand, since most need no other; once it waits, the
+    task that it waits in is noted, and can be interrupted. On Trio, a scope is there from the start.
     """
 
     def __init__(self, app: App) -> None:

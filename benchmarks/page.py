@@ -218,7 +218,9 @@ def _excuse(it: Figure, figures: list[Figure]) -> str:
     }[it.target.of]
     shown = number(value) if it.target.of == "ratio" else amount(value, it.unit)
     room = "so that there is room left" if it.target.is_met_by(value) else "which misses it, too"
-    return f"The floor, {best.candidate!r}, has {shown}, {room}. {_can_come_true(it, figures)}{reason}".rstrip()
+    return (
+        f"The floor, {best.candidate!r}, has {shown}, {room}. {_can_come_true(it, figures)}{reason}".rstrip()
+    )
 
 
 def _can_come_true(it: Figure, figures: list[Figure]) -> str:
@@ -227,7 +229,8 @@ def _can_come_true(it: Figure, figures: list[Figure]) -> str:
         if (other.subject, other.where, other.candidate) == (it.subject, it.where, WORKING):
             assert it.target is not None
             verdict = "meets" if it.target.is_met_by(other.ratio.median) else "misses"
-            return f"The {WORKING}, the least that can keep the promise, has {number(other.ratio.median)} and {verdict} it. "
+            found = number(other.ratio.median)
+            return f"The {WORKING}, the least that can keep the promise, has {found} and {verdict} it. "
     return ""
 
 

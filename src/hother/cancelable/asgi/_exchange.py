@@ -218,7 +218,7 @@ class Exchange(Listener):
         return outer_exchange
 
     def _is_over(self) -> bool:
-        """Whether the application's end is all, since nothing has happened: no scope, task or timer is there."""
+        """Whether the application's end is all: nothing has happened, no scope or task is there."""
         self._has_ended = True  # before the look: signal handlers may cancel the token at any line
         self._has_ended = not (self._course or self._work_scope or self._monitors or self._token._causes)
         return self._has_ended

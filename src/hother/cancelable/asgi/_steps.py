@@ -21,7 +21,8 @@ def steps_of(awaitable: Any) -> Steps:
 
 def first_step(awaitable: Any) -> Begun | None:
     """Take the first step of an awaitable that returns nothing. Returns what is left, if that was not all."""
-    steps = awaitable if type(awaitable) is CoroutineType else steps_of(awaitable)
+    kind: object = type(awaitable)
+    steps: Steps = awaitable if kind is CoroutineType else _await(awaitable)
     # A loop, and no `send()`, which tells of an end by raising: that takes longer than all the rest.
     for trap in steps.__await__():
         return steps, trap
