@@ -33,7 +33,7 @@ from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon, thread_safe_clock
 from ._course import Course
 from ._crowd import LONGEST, Crowd, crowd_here
-from ._late_scope import EagerScope, OpenScope, make_work_scope, note_place
+from ._late_scope import EagerScope, NotedScope, OpenScope, make_work_scope, note_place
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
@@ -339,7 +339,9 @@ class Exchange(Listener):
         """The application waits for something, for the first time."""
         self._crowd = crowd_here(self._place)
         self._loop = self._crowd.loop()
-        self._work_scope = self._work.put_in()
+        work = self._work
+        if isinstance(work, NotedScope):
+            self._work_scope = work.put_in()
         self._context = copy_context()
         self.began = self.now()
         cannot_wait = self._course is not None or self._limit() < LONGEST

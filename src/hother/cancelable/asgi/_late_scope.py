@@ -35,7 +35,7 @@ from math import inf
 from operator import methodcaller
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 from weakref import ref
 
 import anyio
@@ -62,10 +62,6 @@ class OpenScope(Protocol):
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel what runs in it. Only in the loop's own thread, but not only in tasks."""
-        ...
-
-    def put_in(self) -> OpenScope:
-        """Have the scope be there from now on, and return it."""
         ...
 
     def close(self, error: BaseException | None) -> bool:
@@ -135,14 +131,13 @@ class Worker(Protocol):
 
 
 def make_work_scope(worker: Worker) -> OpenScope:
-    """Make the scope of a worker that has but noted its place.
+    """Make the scope of a worker that has but noted its place, if it is not there yet.
 
     Done here, since no signal handler cancels anything in the middle of this module: it would make another.
     """
-    if worker._work_scope is None:
-        assert worker._place is not None
-        worker._work_scope, worker._place = NotedScope(*worker._place), None
-    return worker._work_scope
+    scope = worker._work_scope or NotedScope(*cast("tuple[Any, Any, int, int]", worker._place))
+    worker._work_scope, worker._place = scope, None
+    return scope
 
 
 class EagerScope:
@@ -281,9 +276,6 @@ def _make_scope_type(scope_type: Any) -> Any:
             self._child_scopes: set[Any] = set()
             self._tasks: set[Any] = set()
             self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
-
-        def put_in(self: Any) -> Any:
-            return self
 
         def close(self: Any, error: BaseException | None) -> bool:
             if error is None and self.is_first and not self._cancel_called:
