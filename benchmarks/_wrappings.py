@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from asyncio import current_task
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import coroutine
+from typing import Any, cast
 
+from anyio import CancelScope
+from anyio.lowlevel import current_token
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -69,6 +74,58 @@ class Floor:
             _current.set(outer)
 
 
+class WorkingFloor:
+    """The least with which it can come true: what the `Floor` has, and whoever cancels the token is heard.
+
+    On asyncio, the application's first step is taken by hand, since most need no other; once it waits, the
+    task that it waits in is noted, and can be interrupted. On Trio, a scope is there from the start.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.open: set[Token] = set()  # for whom the server's end is news
+        self._is_asyncio: bool | None = None
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if self._is_asyncio is None:
+            self._is_asyncio = hasattr(current_token().native_token, "call_at")
+        token = scope["cancelation_token"] = Token()
+        self.open.add(token)
+        outer = _current.get()
+        _current.set(weakref.ref(token))
+        application = self.app(scope, _Receive(receive).receive, _Send(send).send)
+        try:
+            if self._is_asyncio:
+                for trap in application.__await__():
+                    token.callbacks["interrupt"] = cast("Any", current_task()).cancel
+                    await _rest(application, trap)
+                    break
+            else:
+                with CancelScope() as work:
+                    token.callbacks["interrupt"] = work.cancel
+                    await application
+        finally:
+            token.callbacks.clear()
+            _current.set(outer)
+            self.open.discard(token)
+
+
+@coroutine
+def _rest(steps: Any, trap: Any) -> Generator[Any, Any, None]:
+    """Await the rest of what has been taken one step by hand."""
+    with suppress(StopIteration):
+        while True:
+            try:
+                answer = yield trap
+            except BaseException as error:
+                trap = steps.throw(error)
+            else:
+                trap = steps.send(answer)
+
+
 class _Receive:
     __slots__ = ("_receive",)
 
@@ -119,6 +176,7 @@ WRAPPINGS: dict[str, Callable[[App], App]] = {
     "bare": lambda app: app,
     "pass-through": PassThrough,
     "floor": Floor,
+    "working floor": WorkingFloor,
     "ours": _ours,
     "ours, 30 s limit": _ours_limited,
     "BaseHTTPMiddleware": lambda app: BaseHTTPMiddleware(app, _dispatch),

@@ -25,7 +25,8 @@ from ._wrappings import OLD_RELEASE, available, build
 BATCH = 20
 LOOPS = ("uvloop", "trio")
 PEERS = ("aiofence", "fastapi-disconnect", OLD_RELEASE)
-WRAPPINGS = ("bare", "pass-through", "floor", "ours", "ours, 30 s limit", "BaseHTTPMiddleware", *PEERS)
+FLOORS = ("floor", "working floor")
+WRAPPINGS = ("bare", "pass-through", *FLOORS, "ours", "ours, 30 s limit", "BaseHTTPMiddleware", *PEERS)
 
 
 def run(plan: Plan) -> Iterator[Figure]:

@@ -13,8 +13,8 @@ FAST, TRIO = "uvicorn-httptools-uvloop", "hypercorn-trio"
 SERVERS = (FAST, TRIO, "uvicorn-httptools-asyncio", "hypercorn-asyncio")
 APPLICATIONS = ("raw", "starlette", "fastapi")
 PEERS = ("aiofence", "fastapi-disconnect", OLD_RELEASE)
-ALL = ("bare", "pass-through", "floor", "ours", "BaseHTTPMiddleware", *PEERS)
-FEW = ("bare", "floor", "ours")
+ALL = ("bare", "pass-through", "floor", "working floor", "ours", "BaseHTTPMiddleware", *PEERS)
+FEW = ("bare", "floor", "working floor", "ours")
 
 TARGETS = {
     (FAST, "raw"): at_least(0.88),

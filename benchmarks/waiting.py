@@ -17,7 +17,7 @@ TARGET = at_least(0.95)
 def run(plan: Plan) -> Iterator[Figure]:
     """Measure."""
     for server in plan.places(SERVERS[: plan.pick(full=2, quick=1, tiny=1)]):
-        few = ("bare", "floor", "ours")
+        few = ("bare", "floor", "working floor", "ours")
         names = plan.among(available((*few, *plan.pick(full=PEERS, quick=(), tiny=())), server), "bare")
         target = TARGET if server == FAST else None
         for application in plan.pick(full=("starlette", "fastapi"), quick=("fastapi",), tiny=("fastapi",)):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 from benchmarks import page
@@ -158,3 +161,35 @@ def test_the_page_on_the_price_tells_of_each_target_that_is_missed() -> None:
 
     assert "**a block**, trio: 2.00 instead of ≤ 1.80. The floor, 'least', has 1.50" in text
     assert "Preliminary" not in text
+
+
+def test_the_page_on_the_price_tells_what_the_promise_itself_costs() -> None:
+    """
+    Where a request's target is missed, and the least that can keep the promise was measured.
+    """
+    working = figure("a block", "trio", page.WORKING, "theirs", [(1.9, 1.0)] * 2)
+    least = figure("a block", "trio", "least", "theirs", [(1.5, 1.0)] * 2)
+
+    text = page.page({"core": {**facts("full"), "figures": [figure_of(at_most(1.8)), working, least]}})
+
+    assert (
+        "so that there is room left. The working floor, the least that can keep the promise, has 1.90" in text
+    )
+    assert "and misses it." in text
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_the_working_floor_can_be_interrupted_once_it_waits(loop: str) -> None:
+    """
+    Else it would not show what that costs.
+    """
+    app = import_module("benchmarks._wrappings").build("raw", "working floor")
+
+    async def serve() -> None:
+        request: dict[str, Any] = {"type": "http", "path": "/hang"}
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app, request, None, None)
+            await anyio.wait_all_tasks_blocked()
+            request["cancelation_token"].callbacks["interrupt"]()
+
+    anyio.run(serve, backend=loop)

@@ -32,8 +32,8 @@ from .._core._report import report
 from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon, thread_safe_clock
 from ._course import Course
-from ._crowd import LONGEST, Crowd, crowd_of
-from ._late_scope import EagerScope, NotedScope, note_scope
+from ._crowd import LONGEST, Crowd, crowd_here
+from ._late_scope import EagerScope, NotedScope, OpenScope, make_work_scope, note_place
 from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
@@ -48,7 +48,7 @@ from ._quirks import (
 from ._receive import Reader
 from ._response import Phase, Response
 from ._shutdown import Shutdown
-from ._steps import go_on, steps_of
+from ._steps import Begun, first_step, go_on
 from ._types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_KEY = "cancelation_token"
@@ -96,7 +96,6 @@ class Exchange(Listener):
         "_inner",
         "_is_answered_early",
         "_is_gone",
-        "_is_http",
         "_is_withheld",
         "_loop",
         "_monitors",
@@ -104,6 +103,7 @@ class Exchange(Listener):
         "_options",
         "_outer",
         "_outer_token",
+        "_place",
         "_reader",
         "_response",
         "_scope",
@@ -113,7 +113,7 @@ class Exchange(Listener):
         "_stop_reading",
         "_thread",
         "_token",
-        "_work",
+        "_work_scope",
         "began",
     )
 
@@ -123,24 +123,24 @@ class Exchange(Listener):
         self._scope = scope
         self._options = options
         self._shutdown = shutdown
-        self._outer: Exchange | None = scope.get(EXCHANGE_KEY)  # of a middleware further out
-        self._inner: Exchange | None = None  # of a middleware further in
         self._server_receive = receive
         self._server_send = send
-        self._is_http = scope["type"] == "http"
+        self._outer: Exchange | None = scope.get(EXCHANGE_KEY)  # of a middleware further out
         self._outer_token: CancelationToken | None = scope.get(TOKEN_KEY)  # if installed twice
         self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
         self._thread = get_ident()
-        self._reader: Reader | None = None  # made when it is first asked for
         self._response = Response(send, self)
-        self._work: NotedScope | EagerScope  # around the application
-        # What happens to few requests:
+        self._place = note_place()  # of the scope around the application ...
+        self._work_scope: OpenScope | None = None  # ... and that, once it is needed
+        # What few requests need, in one go, which takes less time:
+        self._is_gone = self._has_ended = self._is_answered_early = False
+        self._is_withheld = False  # the client's leaving, as far as the application goes on without it
+        self._inner: Exchange | None = None  # of a middleware further in
+        self._reader: Reader | None = None  # made when it is first asked for
         self._course: Course | None = None
         self._departure: Cancelation | None = None
         self._cause: Cancelation | None = None  # why the application was stopped
         self._error: BaseException | None = None
-        self._is_gone = self._has_ended = self._is_answered_early = False
-        self._is_withheld = False  # the client's leaving, as far as the application goes on without it
         self._loop: EventLoopToken | None = None  # not known before the application waits
         self._clock: Callable[[], float] | None = None
         self._crowd: Crowd | None = None  # where it waits
@@ -151,19 +151,31 @@ class Exchange(Listener):
         #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
         self.began = inf
 
-    async def run(self, app: ASGIApp) -> None:
-        """Call *app*, and see to it that the client gets an answer."""
+    def start(self, app: ASGIApp) -> Coroutine[Any, Any, None] | None:
+        """Call *app*, and take its first step, in the task that will await the rest.
+
+        Returns:
+            What is left to be awaited, unless the request is over.
+        """
         outer_exchange = self._enter()
+        begun = None
+        try:
+            begun = first_step(app(self._scope, self.receive, self._response.send))
+        except BaseException as error:
+            self._error = error
+        else:
+            if begun is None and self._is_over():
+                self._close(outer_exchange)
+                return None
+        return self._go_on(begun, outer_exchange)
+
+    async def _go_on(self, begun: Begun | None, outer_exchange: weakref.ref[Exchange] | None) -> None:
+        """Await what *begun* leaves of the application, and see to it that the client gets an answer."""
         try:
             try:
-                steps = steps_of(app(self._scope, self.receive, self._response.send))
-                try:
-                    trap = steps.send(None)
-                except StopIteration:
-                    pass
-                else:
+                if begun is not None:
                     self._begin_to_wait()
-                    await go_on(steps, trap)
+                    await go_on(*begun)
             except BaseException as error:
                 self._error = error
             self._application_ended(outer_exchange)
@@ -190,7 +202,8 @@ class Exchange(Listener):
 
     def _enter(self) -> weakref.ref[Exchange] | None:
         """Let the world know of the request. Returns which exchange this code has worked for up to now."""
-        self._work = note_scope()
+        if self._place is None:
+            self._work_scope = EagerScope()
         self._token._callbacks[self] = self  # what it has heard before, `_begin_to_wait` asks for
         if self._outer is None:
             event = self._shutdown.enter(self, self._server_send)
@@ -203,6 +216,25 @@ class Exchange(Listener):
         outer_exchange = _exchange.get()
         _exchange.set(weakref.ref(self))
         return outer_exchange
+
+    def _is_over(self) -> bool:
+        """Whether the application's end is all: nothing has happened, no scope or task is there."""
+        self._has_ended = True  # before the look: signal handlers may cancel the token at any line
+        self._has_ended = not (self._course or self._work_scope or self._monitors or self._token._causes)
+        return self._has_ended
+
+    def _close(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
+        """Do what `_go_on` does at the end, of which little is left for a request that `_is_over`."""
+        self._token._callbacks.pop(self, None)
+        _exchange.set(outer_exchange)
+        self._scope[EXCHANGE_KEY] = self._outer
+        if self._outer_token is not None:
+            self._scope[TOKEN_KEY] = self._outer_token
+        self._leave()
+        if self._reader is not None:
+            self._reader.stop()
+            self._reader.close(self._farewell)
+        self._response.close()
 
     def _leave(self) -> None:
         if self._outer is not None:
@@ -273,6 +305,15 @@ class Exchange(Listener):
         return self.reader.receive()
 
     @property
+    def _is_http(self) -> bool:
+        return bool(self._scope["type"] == "http")
+
+    @property
+    def _work(self) -> OpenScope:
+        """The scope around the application."""
+        return self._work_scope or make_work_scope(self)
+
+    @property
     def _farewell(self) -> Message:
         return _HTTP_FAREWELL if self._is_http else _WEBSOCKET_FAREWELL
 
@@ -296,9 +337,12 @@ class Exchange(Listener):
 
     def _begin_to_wait(self) -> None:
         """The application waits for something, for the first time."""
-        self._work.put_in()
+        self._crowd = crowd_here(self._place)
+        self._loop = self._crowd.loop()
+        work = self._work
+        if isinstance(work, NotedScope):
+            self._work_scope = work.put_in()
         self._context = copy_context()
-        self._crowd = crowd_of(self.loop)
         self.began = self.now()
         cannot_wait = self._course is not None or self._limit() < LONGEST
         if self._crowd.enter(self, self.began, cannot_wait=cannot_wait):
@@ -315,10 +359,12 @@ class Exchange(Listener):
     def _limit(self) -> float:
         """Return what the shortest time limit is that the request may turn out to have, in seconds."""
         limit = self._options.default_timeout if self._is_http else self._options.websocket_timeout
+        if shortest_timeout() == inf:
+            return inf if limit is None else limit
         return min(inf if limit is None else limit, self._limit_of_route())
 
     def _limit_of_route(self) -> float:
-        if shortest_timeout() == inf or "endpoint" not in self._scope:
+        if "endpoint" not in self._scope:
             return shortest_timeout()
         policy = policy_of(self._scope)
         return inf if policy is None or policy.limit is None else policy.limit

@@ -27,14 +27,15 @@ What is put in late differs in nothing from a scope that was entered at its plac
 from __future__ import annotations
 
 import sys
-from asyncio import current_task
+from asyncio import _get_running_loop, current_task
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import count
 from math import inf
 from operator import methodcaller
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 from weakref import ref
 
 import anyio
@@ -85,7 +86,7 @@ else:  # how often a task was cancelled natively, as far as it keeps count
 
 _works: bool | None = None  # whether scopes can be put in; not known before the first use
 _lock = Lock()
-_serials = count()
+_next_serial = count().__next__
 _new: Any = object.__new__  # AnyIO's own asks for the backend, and nothing else
 _backend: Any = None  # AnyIO's, of asyncio ...
 _states: Any = {}  # ... its states of tasks, by weak references to these ...
@@ -104,9 +105,9 @@ def note_scope() -> NotedScope | EagerScope:
     return EagerScope() if place is None else NotedScope(*place)
 
 
-Place: TypeAlias = tuple[Any, Any, int] | None
-"""Where a scope could lie: the task, the scope around, and a number that tells in which order scopes of
-one place were noted; ``None`` where none can be put in later."""
+Place: TypeAlias = tuple[Any, Any, int, int] | None
+"""Where a scope could lie: the task, the scope around, a number that tells in which order scopes of one
+place were noted, and how often the task was cancelled natively; ``None`` where none can be put in later."""
 
 
 def note_place() -> Place:
@@ -114,14 +115,29 @@ def note_place() -> Place:
 
     As long as it is not, whatever is started in it must be in a scope that was opened since, or be over soon.
     """
-    try:
-        task = current_task()
-    except RuntimeError:  # no event loop of asyncio runs here
-        return None
-    if not _works and (_works is not None or task is None or not _put_in_works(task)):
+    loop = _get_running_loop()  # on Trio there is none, and `current_task()` would raise, which takes long
+    task = None if loop is None else current_task(loop)
+    if task is None or not (_works or (_works is None and _put_in_works(task))):
         return None
     state = _states.get(ref(task))
-    return task, None if state is None else state.cancel_scope, next(_serials)
+    return task, None if state is None else state.cancel_scope, _next_serial(), _native_cancels(task)
+
+
+class Worker(Protocol):
+    """Who has a scope, or a place for one."""
+
+    _place: Place
+    _work_scope: OpenScope | None
+
+
+def make_work_scope(worker: Worker) -> OpenScope:
+    """Make the scope of a worker that has but noted its place, if it is not there yet.
+
+    Done here, since no signal handler cancels anything in the middle of this module: it would make another.
+    """
+    scope = worker._work_scope or NotedScope(*cast("tuple[Any, Any, int, int]", worker._place))
+    worker._work_scope, worker._place = scope, None
+    return scope
 
 
 class EagerScope:
@@ -130,16 +146,17 @@ class EagerScope:
     __slots__ = ("_scope",)
 
     def __init__(self) -> None:
-        self._scope = anyio.CancelScope()
+        # Trio's own where it is Trio that runs here (not as a guest of asyncio): AnyIO's would call that.
+        self._scope: Any = (anyio.CancelScope if _get_running_loop() is not None else _trio_scope())()
         self._scope.__enter__()
 
     @property
     def cancel_called(self) -> bool:
-        return self._scope.cancel_called
+        return bool(self._scope.cancel_called)
 
     @property
     def deadline(self) -> float:
-        return self._scope.deadline
+        return float(self._scope.deadline)
 
     @deadline.setter
     def deadline(self, value: float) -> None:
@@ -161,11 +178,11 @@ class NotedScope:
 
     __slots__ = ("_cancels", "_outside", "_scope", "_serial", "_task")
 
-    def __init__(self, task: Task[Any], outside: Any, serial: int) -> None:
+    def __init__(self, task: Task[Any], outside: Any, serial: int, cancels: int) -> None:
         self._task = task
         self._outside = outside
         self._serial = serial
-        self._cancels = _native_cancels(task)
+        self._cancels = cancels
         self._scope: Any = None
 
     @property
@@ -230,6 +247,13 @@ class NotedScope:
 
     def _is_younger_than(self, scope: Any) -> bool:
         return type(scope) is _scope_type and bool(scope.serial < self._serial)
+
+
+@lru_cache
+def _trio_scope() -> Any:
+    import trio
+
+    return trio.CancelScope
 
 
 def _make_scope_type(scope_type: Any) -> Any:
@@ -329,9 +353,10 @@ def _stands_the_trial(task: Task[Any]) -> bool:
     Nothing is waited for in between, so that nobody is interrupted.
     """
     answers: list[bool] = []
+    cancels = _native_cancels(task)
     deadline = anyio.current_time() + 3600
     with anyio.CancelScope() as around:  # noqa: ASYNC100 (nothing is waited for)
-        first, second = (NotedScope(task, around, next(_serials)) for _ in range(2))
+        first, second = (NotedScope(task, around, _next_serial(), cancels) for _ in range(2))
         with anyio.CancelScope() as inner:  # noqa: ASYNC100
             second.cancel("a trial")
             answers.append(anyio.current_effective_deadline() == -inf)
@@ -343,7 +368,7 @@ def _stands_the_trial(task: Task[Any]) -> bool:
         answers.append(not second.close(None))
         answers.append(anyio.current_effective_deadline() <= deadline)
         answers.append(not first.close(None))
-        third = NotedScope(task, around, next(_serials)).put_in()
+        third = NotedScope(task, around, _next_serial(), cancels).put_in()
         third.deadline = deadline
         answers.append(anyio.current_effective_deadline() <= deadline)
         answers.append(not third.close(None))

@@ -122,8 +122,11 @@ class RequestCancelationMiddleware:
         if scope["type"] in {"http", "websocket"}:
             if self._options.reject_during_shutdown and (event := self._shutdown_for(scope)) is not None:
                 await reject(event, scope, receive, send)
-            else:
-                await Exchange(scope, receive, send, self._options, self._shutdown).run(self.app)
+                return
+            # Most requests are over with that, and need no coroutine of their own.
+            rest = Exchange(scope, receive, send, self._options, self._shutdown).start(self.app)
+            if rest is not None:
+                await rest
         elif scope["type"] == "lifespan":
             patience = self._options.shutdown_timeout
             await Lifespan(receive, send, self._shutdown, patience=patience).run(self.app, scope)

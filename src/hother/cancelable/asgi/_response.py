@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._late_scope import EagerScope, NotedScope, OpenScope, Place, note_place, note_scope
+from ._late_scope import EagerScope, NotedScope, OpenScope, note_place, note_scope
 from ._quirks import opens_no_scopes
-from ._steps import go_on, steps_of
+from ._steps import first_step, go_on
 from ._types import Message, Send
 
 ENDS_ITSELF = "cancelable.ends_itself"
@@ -25,10 +25,6 @@ ENDS_ITSELF = "cancelable.ends_itself"
 It promises to stop at once, and to leave unfinished what is to look unfinished. The promise does not
 hold across a ``BaseHTTPMiddleware``, which makes a response of its own: that one is shut as others are.
 """
-
-
-# In place of the place of a scope around a message: where the task still is when it begins to wait.
-LATER: Place = (None, None, 0)
 
 
 class Phase(Enum):
@@ -97,10 +93,9 @@ class Response:
         self._send = send
         self._opens_no_scopes = opens_no_scopes(send)
         self._owner: ResponseOwner | None = owner
-        self._phase = Phase.NOT_STARTED
-        self._closed_to_application = self._has_outcome = False
-        self._has_trailers = self._ends_itself = False
-        self._sending: list[OpenScope] = []  # around the messages that the server has not taken yet
+        self._phase = _NOT_STARTED
+        self._closed_to_application = self._has_outcome = self._has_trailers = self._ends_itself = False
+        self._sending: list[OpenScope] | None = None  # around messages that the server has not taken at once
         #: Whether the client has left. Nothing is sent to it then: a server may wait for ever for a
         #: connection that no longer is.
         self.is_gone = False
@@ -117,7 +112,7 @@ class Response:
         """Whether the application's response was replaced by an outcome."""
         return self._has_outcome
 
-    def send(self, message: Message) -> Coroutine[Any, Any, None]:
+    async def send(self, message: Message) -> None:
         """Send a message of the application: the ``send`` that it is called with.
 
         Once the client has left, or the application was stopped, the message is dropped. That is a
@@ -125,10 +120,13 @@ class Response:
         cancelled. It is none for a whole response: frameworks send one for an error that they then
         raise again, and a cancelation would take the error's place.
         """
-        # No coroutine of its own: this is done for every message.
+        # Asked now, and not when the application called us: it may have handed the coroutine to another task.
         if message["type"] in _OF_WEBSOCKETS:
-            return self._send_to_websocket(message)
-        return self._pass_on(message)
+            await self._send_to_websocket(message)
+        elif self._closed_to_application or self.is_gone:
+            await self._drop(message)
+        elif (rest := self._begin_to_send(message)) is not None:
+            await rest
 
     async def _send_to_websocket(self, message: Message) -> None:
         if message["type"] == "websocket.send":
@@ -174,7 +172,7 @@ class Response:
 
     def abandon(self) -> None:
         """Do not wait for ever for the messages that are being sent."""
-        for scope in self._sending:
+        for scope in self._sending or ():
             assert self._owner is not None
             scope.deadline = min(scope.deadline, self._owner.now() + self._owner.answer_timeout)
 
@@ -206,57 +204,72 @@ class Response:
                     await self._pass_on(message, is_outcome=True)
 
     async def _pass_on(self, message: Message, *, is_outcome: bool = False) -> None:
-        # Asked now, and not when the application called us: it may have handed the coroutine to another task.
         if (self._closed_to_application or self.is_gone) and not is_outcome:
             await self._drop(message)
-            return
+        elif (rest := self._begin_to_send(message)) is not None:
+            await rest
+
+    def _begin_to_send(self, message: Message) -> Coroutine[Any, Any, None] | None:
+        """Send a message, as far as the server takes it at once. Returns what is left, if it waits."""
         # Before it is sent, for two reasons: nobody else may start a response meanwhile, and servers
         # report the end of a response as a disconnect at once.
         self._follow(message)
-        place = LATER if self._opens_no_scopes else note_place()
+        place = None if self._opens_no_scopes else note_place()
         try:
-            steps = steps_of(self._send(message))
-            if place is None:
-                await self._send_in(EagerScope(), steps)
-                return
-            try:
-                trap = steps.send(None)
-            except StopIteration:  # sent, without waiting: nobody had to interrupt it
-                return
-            scope = note_scope() if place is LATER else NotedScope(*place)
-            await self._send_in(scope, go_on(steps, trap))
+            sending = self._send(message)
+            if place is None and not self._opens_no_scopes:
+                return self._send_in(EagerScope(), sending)
+            begun = first_step(sending)
         except OSError:
-            if self._owner is None or self._owner.broke():
+            if not self._is_refused():
                 raise
+            return None
+        if begun is None:  # sent, without waiting: nobody had to interrupt it
+            return None
+        return self._send_in(note_scope() if place is None else NotedScope(*place), go_on(*begun))
+
+    def _is_refused(self) -> bool:
+        """The server refuses a message, since the client has left. Returns whether it is just dropped."""
+        return self._owner is not None and not self._owner.broke()
 
     async def _send_in(self, scope: OpenScope, sending: Awaitable[None]) -> None:
-        self._sending.append(scope)
+        if self._sending is None:
+            self._sending = []
         try:
-            await sending
-        except BaseException as error:
-            if not scope.close(error):
+            self._sending.append(scope)
+            try:
+                await sending
+            except BaseException as error:
+                if not scope.close(error):
+                    raise
+            else:
+                scope.close(None)
+            finally:
+                self._sending.remove(scope)
+        except OSError:
+            if not self._is_refused():
                 raise
-        else:
-            scope.close(None)
-        finally:
-            self._sending.remove(scope)
 
     def _follow(self, message: Message) -> None:
         kind = message["type"]
         if kind in _BODIES:
-            if not message.get("more_body") and not self._has_trailers:
-                self._phase = Phase.COMPLETE
-        elif (start := _STARTS.get(kind)) is not None:
-            self._phase = start
+            if not self._has_trailers and not message.get("more_body"):
+                self._phase = _COMPLETE
+        elif kind in _STARTS:
+            self._phase = _STARTS[kind]
             self.status = message.get("status")
-            self._has_trailers = bool(message.get("trailers"))
-            self._ends_itself = bool(message.get(ENDS_ITSELF))
+            self._has_trailers = "trailers" in message and bool(message["trailers"])
+            self._ends_itself = ENDS_ITSELF in message and bool(message[ENDS_ITSELF])
         elif kind == "websocket.close":
-            self._phase = Phase.COMPLETE
+            self._phase = _COMPLETE
             self.status = message.get("code", 1000)
         elif kind == "http.response.trailers" and not message.get("more_trailers"):
-            self._phase = Phase.COMPLETE
+            self._phase = _COMPLETE
 
+
+# What each response becomes. To find a member of an Enum takes a while below Python 3.12.
+_NOT_STARTED = Phase.NOT_STARTED
+_COMPLETE = Phase.COMPLETE
 
 _STARTS = {
     "http.response.start": Phase.STARTED,

@@ -115,10 +115,11 @@ class Shutdown:
 
     def enter(self, exchange: Exchange, send: Send) -> Cancelation | None:
         """Take note of a request that begins. Returns what has begun the shutdown, if something has."""
-        if not self._has_asked_server and self.tasks is not None:
+        if self.tasks is not None and not self._has_asked_server:
             self._ask_server(send, self.tasks)
         self._in_flight.add(exchange)
-        return self.token.cancelation
+        causes = self.token._causes  # `event`, without the two calls: this is done for every request
+        return causes[0] if causes else None
 
     def leave(self, exchange: Exchange) -> None:
         """Take note of a request that is over."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import CoroutineType, coroutine
 from typing import Any, TypeAlias, cast
 
 Steps: TypeAlias = Coroutine[Any, Any, Any]
+
+Begun: TypeAlias = tuple[Steps, Any]
+"""What has been taken its first step, and what it waits for since."""
+
+
+# So that type checkers do not conclude that a coroutine is one of nothing known.
+_type_of: Callable[[Any], object] = type
 
 
 def steps_of(awaitable: Any) -> Steps:
@@ -14,6 +21,15 @@ def steps_of(awaitable: Any) -> Steps:
     if type(awaitable) is CoroutineType:
         return cast("Steps", awaitable)
     return _await(awaitable)
+
+
+def first_step(awaitable: Any) -> Begun | None:
+    """Take the first step of an awaitable that returns nothing. Returns what is left, if that was not all."""
+    steps: Steps = awaitable if _type_of(awaitable) is CoroutineType else _await(awaitable)
+    # A loop, and no `send()`, which tells of an end by raising: that takes longer than all the rest.
+    for trap in steps.__await__():
+        return steps, trap
+    return None
 
 
 async def _await(awaitable: Any) -> Any:
