@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from anyio.lowlevel import EventLoopToken
 
-from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
+from ._loops import Pending, call_at, has_timers, sleep_and_call, spawn
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -42,7 +42,7 @@ class Crowd:
     def __init__(self) -> None:
         self._open = 0
         self._young: dict[Exchange, float] = {}  # since when they wait, the oldest first
-        self._alarm: Undo | None = None  # the one timer, while there are young ones ...
+        self._alarm: Pending | None = None  # the one timer, while there are young ones ...
         self._due = 0.0  # ... when it rings ...
         self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
 
@@ -61,7 +61,7 @@ class Crowd:
         self._open -= 1
         if self._young.pop(exchange, None) is None or self._young or self._alarm is None:
             return
-        self._alarm()
+        self._alarm.cancel()
         self._alarm = None
         if not has_timers(exchange.loop):  # then it is a task, which is not to outlive all requests
             self._heirs.append(exchange)

@@ -34,7 +34,7 @@ from .._core._wakeup import CallSite, call_soon, thread_safe_clock
 from ._course import Course
 from ._crowd import LONGEST, Crowd, crowd_of
 from ._late_scope import EagerScope, NotedScope, note_scope
-from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
+from ._loops import Pending, call_at, has_timers, sleep_and_call, spawn
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
 from ._policy import policy_of, shortest_timeout
@@ -105,12 +105,12 @@ class Exchange(Listener):
         "_outer",
         "_outer_token",
         "_reader",
+        "_reading",
         "_response",
         "_scope",
         "_server_receive",
         "_server_send",
         "_shutdown",
-        "_stop_reading",
         "_thread",
         "_token",
         "_work",
@@ -147,7 +147,7 @@ class Exchange(Listener):
         self._context: Context | None = None  # in which it does
         self._monitors = 0  # how many tasks of ours are running
         self._monitors_ended: anyio.Event | None = None
-        self._stop_reading: Undo | None = None
+        self._reading: Pending | None = None  # the task that reads
         #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
         self.began = inf
 
@@ -323,13 +323,14 @@ class Exchange(Listener):
         policy = policy_of(self._scope)
         return inf if policy is None or policy.limit is None else policy.limit
 
-    def _spawn(self, monitor: Callable[[], Awaitable[None]]) -> Undo:
-        context = copy_context() if self._context is None else self._context.copy()
+    def _spawn(self, monitor: Callable[[], Awaitable[None]], context: Context | None = None) -> Pending:
+        if context is None:
+            context = copy_context() if self._context is None else self._context.copy()
         self._monitors += 1
         return spawn(self.loop, monitor, context, self.monitor_ended)
 
-    def call_at(self, when: float, function: Callable[[], object]) -> Undo:
-        """Have *function* called at a time on the loop's clock. Returns a function that takes it back."""
+    def call_at(self, when: float, function: Callable[[], object]) -> Pending:
+        """Have *function* called at a time on the loop's clock. Returns what takes it back."""
         if has_timers(self.loop):
             # In the request's context, which need not be the current one: in a crowd, one wakes the others.
             return call_at(self.loop, when, function, self._context)
@@ -347,12 +348,13 @@ class Exchange(Listener):
 
     def start_reading(self) -> None:
         """Start the reader."""
-        self._stop_reading = self._spawn(self.reader.run)
+        # In the very context, for each request has one: who asks for this works for the application.
+        self._reading = self._spawn(self.reader.run, self._context)
 
     def stop_reading(self) -> None:
         """Cancel the reader's task, if there is one."""
-        if self._stop_reading is not None:
-            self._stop_reading()
+        if self._reading is not None:
+            self._reading.cancel()
 
     @property
     def read_ahead(self) -> int:

@@ -21,6 +21,7 @@ the hope that a message is ready. If it is not, the reader goes on with that ver
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from math import inf
 from typing import Any, Protocol
 
@@ -151,6 +152,7 @@ class Reader:
         while self._disconnect is None and self._error is None and not self._is_stopped:
             if not self._may_read():
                 await self._wait_for_room()
+            self._is_receiving = True
             try:
                 is_farewell = self._keep(await self._next())
             except Exception as error:  # the application asked for messages: it hears what became of them
@@ -163,21 +165,24 @@ class Reader:
             else:
                 if is_farewell:
                     self._hang_up()
+            finally:
+                self._has_left_server()
             self._announce()
 
-    async def _next(self) -> Message:
-        """Wait for the server's next message, maybe in a call that was begun already."""
-        self._is_receiving = True
-        try:
-            if self._begun is None:
-                return await self._receive()
-            begun, self._begun = self._begun, None
-            message: Message = await go_on(*begun)
-            return message
-        finally:
-            self._is_receiving = False
-            if self._has_returned is not None:
-                self._has_returned.set()
+    def _next(self) -> Awaitable[Message]:
+        """Call for the server's next message, or go on with a call that was begun already.
+
+        No coroutine of its own: each request that is open would have one, for as long as it is.
+        """
+        if self._begun is None:
+            return self._receive()
+        begun, self._begun = self._begun, None
+        return go_on(*begun)
+
+    def _has_left_server(self) -> None:
+        self._is_receiving = False
+        if self._has_returned is not None:
+            self._has_returned.set()
 
     async def receive(self) -> Message:
         """Give the application its next message: the ``receive`` that it is called with."""
