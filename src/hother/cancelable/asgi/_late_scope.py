@@ -204,9 +204,8 @@ class NotedScope:
             outside._child_scopes.discard(inside)
         if inside is not None:
             inside._parent_scope = scope
-            scope._child_scopes.add(inside)
+            scope.children, scope.tasks = {inside}, set()
             return scope
-        scope._tasks.add(self._task)
         if outside is not None:
             outside._tasks.discard(self._task)
         if state is None:
@@ -235,8 +234,10 @@ def _make_scope_type(scope_type: Any) -> Any:
 
     class PutInScope(scope_type):  # type: ignore[misc] # (its base is known at run time only)
         __slots__ = (
+            "children",  # what AnyIO calls _child_scopes ...
             "is_first",  # whether AnyIO knew nothing of the task before
             "serial",  # in which order scopes were opened
+            "tasks",  # ... and _tasks; ``None`` until somebody asks for them
         )
 
         def place(self: Any, task: Any, outside: Any, serial: int, cancels: int) -> None:
@@ -249,9 +250,22 @@ def _make_scope_type(scope_type: Any) -> Any:
             self._deadline = inf
             self._shield = self._cancel_called = self._cancelled_caught = False
             self._cancel_reason = self._timeout_handle = self._cancel_handle = None
-            self._child_scopes: set[Any] = set()
-            self._tasks: set[Any] = set()
+            self.children = self.tasks = None
             self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
+
+        # A set takes more room than all the rest, and few requests that wait need either.
+
+        @property
+        def _child_scopes(self: Any) -> set[Any]:
+            if self.children is None:
+                self.children = set()
+            return self.children  # type: ignore[no-any-return]
+
+        @property
+        def _tasks(self: Any) -> set[Any]:
+            if self.tasks is None:
+                self.tasks = set() if self._host_task is None else {self._host_task}
+            return self.tasks  # type: ignore[no-any-return]
 
         def close(self: Any, error: BaseException | None) -> bool:
             if error is None and self.is_first and not self._cancel_called:
@@ -261,8 +275,7 @@ def _make_scope_type(scope_type: Any) -> Any:
                     # Nobody has touched it, and nothing was there before: leaving it is no more than this.
                     del _states[key]
                     self._active = False
-                    self._host_task = None
-                    self._tasks.clear()
+                    self._host_task = self.tasks = None
                     return False
             return bool(self.__exit__(*_exc_info(error)))
 
@@ -302,6 +315,7 @@ def _looks_as_known(task: Task[Any]) -> bool:
     ours, theirs = _new(_scope_type), _backend.CancelScope()
     ours.place(task, theirs._parent_scope, 0, _native_cancels(task))
     theirs._active, theirs._host_task, theirs._cancelling_at_enter = True, task, ours._cancelling_at_enter
+    theirs._tasks.add(task)
     return all(getattr(ours, part) == getattr(theirs, part) for part in _backend.CancelScope.__slots__)
 
 
