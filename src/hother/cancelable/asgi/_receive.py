@@ -35,6 +35,9 @@ from ._types import Message, Receive
 MESSAGE_COST = 256
 """What a message counts beside its payload, in bytes: about what its dict takes."""
 
+_NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
+"""What servers give for a request without a body: kept once for all that wait to be asked for it."""
+
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
@@ -196,7 +199,7 @@ class Reader:
         message = self._messages.pop(0)
         self._buffered -= _cost(message)
         self._make_room()
-        return message
+        return {**message} if message is _NO_BODY else message
 
     async def _wait_for_room(self) -> None:
         with anyio.move_on_after(BLIND_AFTER):
@@ -337,7 +340,7 @@ class Reader:
             return True
         self._buffered += _cost(message)
         self._is_complete = message["type"] == "http.request" and not message.get("more_body")
-        self._messages.append(message)
+        self._messages.append(_NO_BODY if message == _NO_BODY else message)
         return False
 
     def _hang_up(self) -> None:
