@@ -24,17 +24,17 @@ from typing import Any
 
 import anyio
 from anyio import CancelScope
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import EventLoopToken
 
 from .._core._errors import cancelation_in, leaves
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
 from .._core._token import CancelationToken, Listener
-from .._core._wakeup import CallSite, call_soon, thread_safe_clock
+from .._core._wakeup import CallSite, call_soon
 from ._course import Course
 from ._crowd import LONGEST, Crowd, crowd_of
 from ._late_scope import EagerScope, NotedScope, note_scope
-from ._loops import Pending, call_at, has_timers, sleep_and_call, spawn
+from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn, this_loop
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
 from ._policy import policy_of, shortest_timeout
@@ -86,7 +86,6 @@ class Exchange(Listener):
     __slots__ = (
         "__weakref__",
         "_cause",
-        "_clock",
         "_context",
         "_course",
         "_crowd",
@@ -141,8 +140,7 @@ class Exchange(Listener):
         self._error: BaseException | None = None
         self._is_gone = self._has_ended = self._is_answered_early = False
         self._is_withheld = False  # the client's leaving, as far as the application goes on without it
-        self._loop: EventLoopToken | None = None  # not known before the application waits
-        self._clock: Callable[[], float] | None = None
+        self._loop: Loop | None = None  # not known before the application waits
         self._crowd: Crowd | None = None  # where it waits
         self._context: Context | None = None  # in which it does
         self._monitors = 0  # how many tasks of ours are running
@@ -279,8 +277,11 @@ class Exchange(Listener):
     @property
     def loop(self) -> EventLoopToken:
         """The event loop of the request. Before the application waits, only for its own thread."""
+        return self._its_loop().token
+
+    def _its_loop(self) -> Loop:
         if self._loop is None:
-            self._loop = current_token()
+            self._loop = this_loop()
         return self._loop
 
     @property
@@ -290,9 +291,7 @@ class Exchange(Listener):
 
     def now(self) -> float:
         """Return the time on the loop's clock, in seconds: events come from outside of tasks, too."""
-        if self._clock is None:
-            self._clock = thread_safe_clock(self.loop)
-        return self._clock()
+        return self._its_loop().now()
 
     def _begin_to_wait(self) -> None:
         """The application waits for something, for the first time."""

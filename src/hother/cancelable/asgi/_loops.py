@@ -11,8 +11,40 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
-from anyio.lowlevel import EventLoopToken
+from anyio.lowlevel import EventLoopToken, current_token
+
+from .._core._wakeup import thread_safe_clock
+
+
+class Loop:
+    """An event loop, and its clock: one object for all of its requests, while there are any.
+
+    It keeps the loop alive, as they do, and is therefore not kept for longer than that.
+    """
+
+    __slots__ = ("__weakref__", "now", "token")
+
+    def __init__(self, token: EventLoopToken) -> None:
+        self.token = token
+        self.now = thread_safe_clock(token)
+
+
+_loops: WeakValueDictionary[object, Loop] = WeakValueDictionary()
+
+
+def this_loop() -> Loop:
+    """Return the event loop that runs in this thread.
+
+    Raises:
+        RuntimeError: If none does.
+    """
+    token = current_token()
+    loop = _loops.get(token.native_token)
+    if loop is None:
+        loop = _loops[token.native_token] = Loop(token)
+    return loop
 
 
 class Pending(Protocol):
