@@ -303,7 +303,7 @@ async def outside_stream_loop(source: AsyncIterator[int], number: int) -> float:
 
 
 async def by_hand_loop(source: AsyncIterator[int], number: int) -> float:
-    """Do by hand what a stream has to do outside of a block: no scope may be open while its consumer works."""
+    """Do by hand what a stream does outside of a block: no scope may be open while its consumer works."""
     start = perf_counter()
     while True:
         async with Cancelable():

@@ -1,6 +1,7 @@
 """What requests cost that are open and idle: memory, and processor time; in processes of their own.
 
-The floor is the least that can hear a client leave: a token, and a task that waits in the server's ``receive()``.
+The floor is the least that can hear a client leave: a token, and a task that waits in the server's
+``receive()``.
 """
 
 from __future__ import annotations

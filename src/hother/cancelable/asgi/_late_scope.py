@@ -229,10 +229,31 @@ class NotedScope:
         return type(scope) is _scope_type and bool(scope.serial < self._serial)
 
 
+class _SetsOnDemand:
+    """What a scope that is put in has in place of two sets of AnyIO's, of which few requests need either.
+
+    A set takes more room than all the rest of a scope.
+    """
+
+    __slots__ = ()
+
+    @property
+    def _child_scopes(self: Any) -> set[Any]:
+        if self.children is None:
+            self.children: set[Any] | None = set()
+        return self.children
+
+    @property
+    def _tasks(self: Any) -> set[Any]:
+        if self.tasks is None:
+            self.tasks: set[Any] | None = {self._host_task} - {None}  # none any more, once that has left it
+        return self.tasks
+
+
 def _make_scope_type(scope_type: Any) -> Any:
     """Derive the class of the scopes that are put in."""
 
-    class PutInScope(scope_type):  # type: ignore[misc] # (its base is known at run time only)
+    class PutInScope(_SetsOnDemand, scope_type):  # type: ignore[misc] # (known at run time only)
         __slots__ = (
             "children",  # what AnyIO calls _child_scopes ...
             "is_first",  # whether AnyIO knew nothing of the task before
@@ -252,20 +273,6 @@ def _make_scope_type(scope_type: Any) -> Any:
             self._cancel_reason = self._timeout_handle = self._cancel_handle = None
             self.children = self.tasks = None
             self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
-
-        # A set takes more room than all the rest, and few requests that wait need either.
-
-        @property
-        def _child_scopes(self: Any) -> set[Any]:
-            if self.children is None:
-                self.children = set()
-            return self.children  # type: ignore[no-any-return]
-
-        @property
-        def _tasks(self: Any) -> set[Any]:
-            if self.tasks is None:
-                self.tasks = set() if self._host_task is None else {self._host_task}
-            return self.tasks  # type: ignore[no-any-return]
 
         def close(self: Any, error: BaseException | None) -> bool:
             if error is None and self.is_first and not self._cancel_called:
