@@ -341,3 +341,25 @@ def test_a_request_may_be_all_that_an_event_loop_runs(
     anyio.run(serve, backend=name, backend_options=options)
 
     assert peer.status == 200
+
+
+@pytest.mark.parametrize("app", [answer, answer_late, ask_for_more])
+def test_a_middleware_in_another_may_be_all_that_an_event_loop_runs(
+    anyio_backend: tuple[str, dict[str, Any]], app: ASGIApp
+) -> None:
+    """
+    Of a server that does not use AnyIO. The scopes of both are put in from the inside out, and left so.
+    """
+    name, options = anyio_backend
+    peer = Peer()
+    middleware = RequestCancelationMiddleware(RequestCancelationMiddleware(app))
+
+    async def serve() -> None:
+        await middleware(peer.scope, peer.receive, peer.send)
+
+    async def serve_in_a_task_of_its_own() -> None:
+        await (asyncio.create_task(serve()) if name == "asyncio" else serve())
+
+    anyio.run(serve_in_a_task_of_its_own, backend=name, backend_options=options)
+
+    assert peer.status == 200

@@ -198,18 +198,20 @@ class NotedScope:
         outside, inside = self._neighbours(None if state is None else state.cancel_scope)
         scope = _new(_scope_type)
         scope.place(self._task, outside, self._serial, self._cancels)
-        scope.is_first = state is None
         if outside is not None:
             outside._child_scopes.add(scope)
             outside._child_scopes.discard(inside)
         if inside is not None:
             inside._parent_scope = scope
             scope.children, scope.tasks = {inside}, set()
+            if type(inside) is _scope_type:
+                scope.is_first, inside.is_first = inside.is_first, False
             return scope
         if outside is not None:
             outside._tasks.discard(self._task)
         if state is None:
             _states[ref(self._task, _forget)] = _backend.TaskState(None, scope)
+            scope.is_first = True
         else:
             state.cancel_scope = scope
         return scope
@@ -256,7 +258,7 @@ def _make_scope_type(scope_type: Any) -> Any:
     class PutInScope(_SetsOnDemand, scope_type):  # type: ignore[misc] # (known at run time only)
         __slots__ = (
             "children",  # what AnyIO calls _child_scopes ...
-            "is_first",  # whether AnyIO knew nothing of the task before
+            "is_first",  # whether AnyIO knows nothing of the task without it
             "serial",  # in which order scopes were opened
             "tasks",  # ... and _tasks; ``None`` until somebody asks for them
         )
@@ -267,6 +269,7 @@ def _make_scope_type(scope_type: Any) -> Any:
             self._parent_scope = outside
             self._cancelling_at_enter = cancels
             self.serial = serial
+            self.is_first = False
             self._active = True
             self._deadline = inf
             self._shield = self._cancel_called = self._cancelled_caught = False
