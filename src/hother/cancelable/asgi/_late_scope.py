@@ -241,15 +241,17 @@ class _SetsOnDemand:
 
     @property
     def _child_scopes(self: Any) -> set[Any]:
-        if self.children is None:
-            self.children: set[Any] | None = set()
-        return self.children
+        children: set[Any] | None = self.children
+        if children is None:
+            children = self.children = set()
+        return children
 
     @property
     def _tasks(self: Any) -> set[Any]:
-        if self.tasks is None:
-            self.tasks: set[Any] | None = {self._host_task} - {None}  # none any more, once that has left it
-        return self.tasks
+        tasks: set[Any] | None = self.tasks
+        if tasks is None:
+            tasks = self.tasks = {self._host_task} - {None}  # which it no longer has once it was left
+        return tasks
 
 
 def _make_scope_type(scope_type: Any) -> Any:
