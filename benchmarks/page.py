@@ -91,8 +91,8 @@ REASONS = {
     " be asked about: its status, its times, its deadline.",
     "each item": "At each step, a stream in a block looks for a cancelation, and gives others a turn if its"
     " source did not.",
-    "memory for each": "What is ours: two frames between the server and the application, a scope that can stop"
-    " it, and what is known of the request: an exchange, a reader, a response, and the context that it runs in.",
+    "memory for each": "What is ours: two frames between the server and the application, a scope that can"
+    " stop it, and what is known of the request: an exchange, a reader, a response, and its context.",
 }
 """What more is to be said of a target that is missed, by the beginning of its subject."""
 

@@ -243,7 +243,8 @@ class _SetsOnDemand:
     def _child_scopes(self: Any) -> set[Any]:
         children: set[Any] | None = self.children
         if children is None:
-            children = self.children = set()
+            children = set()
+            self.children = children
         return children
 
     @property

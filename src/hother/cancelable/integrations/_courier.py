@@ -48,7 +48,7 @@ class Courier:
         self._interval = interval
         self._nap = CancelScope()
         self._has_ended = False
-        self._flushed: Event | None = None  # for those who wait for it, if somebody does
+        self._flushed: Event | None = None  # for who waits for it, while somebody does
         self._flush_at = inf
         self._latest_flush = inf
 
@@ -61,8 +61,7 @@ class Courier:
             self._expect_more()
         # What is added when the courier has been interrupted is sent with the last word.
         while outlet.is_ready and not self._has_ended:
-            if self._flushed is None:
-                self._flushed = Event()
+            self._flushed = Event()
             await self._flushed.wait()
 
     def release(self) -> None:
