@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import weakref
 from asyncio import current_task
 from collections.abc import Callable, Generator, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
@@ -149,6 +150,47 @@ class _Send:
         await self._send(message)
 
 
+class Listener:
+    """The least that can hear a client leave: a token, and a task that waits in the server's ``receive()``.
+
+    It takes what the application should have read, and stops nothing.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        token = scope["cancelation_token"] = Token()
+        listening = _listen(receive, token)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            listening.cancel()
+
+
+def _listen(receive: Any, token: Token) -> Any:
+    """Start the task, in the backend's own way: AnyIO's takes more. Returns what can be cancelled."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import trio
+
+        scope = trio.CancelScope()
+        trio.lowlevel.spawn_system_task(_hear, receive, token, scope)
+        return scope
+    return loop.create_task(_hear(receive, token, nullcontext()))
+
+
+async def _hear(receive: Any, token: Token, scope: Any) -> None:
+    with scope:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        token.cause = "the client has left"
+
+
 async def _dispatch(request: Request, call_next: Any) -> Response:
     response: Response = await call_next(request)
     return response
@@ -177,6 +219,7 @@ WRAPPINGS: dict[str, Callable[[App], App]] = {
     "pass-through": PassThrough,
     "floor": Floor,
     "working floor": WorkingFloor,
+    "listener": Listener,
     "ours": _ours,
     "ours, 30 s limit": _ours_limited,
     "BaseHTTPMiddleware": lambda app: BaseHTTPMiddleware(app, _dispatch),

@@ -302,6 +302,18 @@ async def outside_stream_loop(source: AsyncIterator[int], number: int) -> float:
     return await bare_loop(Cancelable().stream(source), number)
 
 
+async def by_hand_loop(source: AsyncIterator[int], number: int) -> float:
+    """Do by hand what a stream does outside of a block: no scope may be open while its consumer works."""
+    start = perf_counter()
+    while True:
+        async with Cancelable():
+            try:
+                await anext(source)
+            except StopAsyncIteration:
+                break
+    return (perf_counter() - start) / number
+
+
 async def stream_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
     number, rounds = plan.pick(full=NUMBER, quick=NUMBER, tiny=10), rounds_of(plan)
     inside, outside = (
@@ -312,11 +324,17 @@ async def stream_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
         ("a source that waits", waiting_source, inside, at_most(2.0)),
         ("a source that never waits", busy_source, inside, None),
         ("a source that waits", waiting_source, outside, None),
+        ("a source that waits", waiting_source, BY_HAND, None),
     ):
         ours = (candidate[0], _looped(candidate[1], source, number))
         bare = ("async for", _looped(bare_loop, source, number))
         subject = f"each item of a stream, {kind}"
         yield await side_by_side(subject, where, ours, bare, rounds=rounds, target=target)
+    ours, by_hand = ((name, _looped(loop, waiting_source, number)) for name, loop in (outside, BY_HAND))
+    yield await side_by_side("each item of a stream beside a block", where, ours, by_hand, rounds=rounds)
+
+
+BY_HAND = ("a block at each step, by hand", by_hand_loop)
 
 
 def _looped(loop: Any, source: Any, number: int) -> Timed:

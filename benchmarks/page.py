@@ -95,8 +95,8 @@ REASONS = {
     " be asked about: its status, its times, its deadline.",
     "each item": "At each step, a stream in a block looks for a cancelation, and gives others a turn if its"
     " source did not.",
-    "memory for each": "A request that waits has an exchange, a token, a reader that waits for its client to"
-    " leave, and the task that the reader runs in.",
+    "memory for each": "What is ours: two frames between the server and the application, a scope that can"
+    " stop it, and what is known of the request: an exchange, a reader, a response, and its context.",
 }
 """What more is to be said of a target that is missed, by the beginning of its subject."""
 
@@ -217,6 +217,8 @@ def _excuse(it: Figure, figures: list[Figure]) -> str:
         "difference": best.value - best.floor_value,
     }[it.target.of]
     shown = number(value) if it.target.of == "ratio" else amount(value, it.unit)
+    if it.target.of == "difference":
+        shown = f"+{shown}"
     room = "so that there is room left" if it.target.is_met_by(value) else "which misses it, too"
     return (
         f"The floor, {best.candidate!r}, has {shown}, {room}. {_can_come_true(it, figures)}{reason}".rstrip()

@@ -18,7 +18,7 @@ from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
 from ._access_log import log_cancelled
 from ._agenda import Agenda
-from ._loops import Undo
+from ._loops import Pending
 from ._policy import DEFAULT_GRACE, DEFAULTS, Grace, OnDisconnect, RequestPolicy, policy_of, shortest_timeout
 from ._response import Phase
 from ._types import Scope
@@ -43,7 +43,7 @@ class Course:
     _has_outcome = False  # whether an inner middleware has answered
     _was_cut = False  # whether the client has left in the middle of its response
     _clean_ups: list[Callable[[], Awaitable[None]]] | None = None
-    _alarm: Undo | None = None  # the timer that tells when it is time to look ...
+    _alarm: Pending | None = None  # the timer that tells when it is time to look ...
     _alarm_at = inf  # ... and when that is
 
     def __init__(self, exchange: Exchange) -> None:
@@ -98,7 +98,7 @@ class Course:
         if next_look == self._alarm_at or self._exchange._has_ended:
             return
         if self._alarm is not None:
-            self._alarm()
+            self._alarm.cancel()
         self._alarm_at = next_look
         self._alarm = None if next_look == inf else self._exchange.call_at(next_look, self.look)
 
@@ -229,7 +229,7 @@ class Course:
     def end(self) -> None:
         """Take note that nothing can happen any more."""
         if self._alarm is not None:
-            self._alarm()
+            self._alarm.cancel()
             self._alarm = None
         self._log()
 

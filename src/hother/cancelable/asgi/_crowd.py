@@ -12,12 +12,11 @@ from __future__ import annotations
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import EventLoopToken
 
-from ._late_scope import Place
-from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
+from ._loops import Pending, call_at, has_timers, sleep_and_call, spawn
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -38,26 +37,14 @@ LONGEST = 1.0
 class Crowd:
     """The requests of one event loop that wait for something."""
 
-    __slots__ = ("__weakref__", "_alarm", "_due", "_heirs", "_loop", "_open", "_young")
+    __slots__ = ("__weakref__", "_alarm", "_due", "_heirs", "_open", "_young")
 
     def __init__(self) -> None:
-        self._loop: ref[EventLoopToken] | None = None  # weak: it would keep the loop alive, which keeps us
         self._open = 0
         self._young: dict[Exchange, float] = {}  # since when they wait, the oldest first
-        self._alarm: Undo | None = None  # the one timer, set for the young ones ...
+        self._alarm: Pending | None = None  # the one timer, set for the young ones ...
         self._due = 0.0  # ... when it rings ...
         self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
-
-    def loop(self) -> EventLoopToken:
-        """Return AnyIO's token for the loop, which must run here: one for all that are open at a time.
-
-        AnyIO makes a new one for each who asks, and takes its time.
-        """
-        loop = None if self._loop is None else self._loop()
-        if loop is None:
-            loop = current_token()
-            self._loop = ref(loop)
-        return loop
 
     def enter(self, exchange: Exchange, now: float, *, cannot_wait: bool) -> bool:
         """Take note of a request that begins to wait. Returns whether it is to be monitored at once."""
@@ -75,7 +62,7 @@ class Crowd:
         self._young.pop(exchange, None)
         if self._open or self._alarm is None:
             return  # the timer is for whoever comes next: to take it back and set it for each takes longer
-        self._alarm()
+        self._alarm.cancel()
         self._alarm = None
         if not has_timers(exchange.loop):  # then it is a task, which is not to outlive all requests
             self._heirs.append(exchange)
@@ -113,10 +100,9 @@ class Crowd:
 _crowds: WeakKeyDictionary[object, Crowd] = WeakKeyDictionary()
 
 
-def crowd_here(place: Place) -> Crowd:
-    """Return the one crowd of the event loop that runs here; *place* is one of the task that calls."""
-    native = current_token().native_token if place is None else place[0].get_loop()
-    crowd = _crowds.get(native)
+def crowd_of(loop: EventLoopToken) -> Crowd:
+    """Return the one crowd of an event loop."""
+    crowd = _crowds.get(loop.native_token)
     if crowd is None:
-        crowd = _crowds[native] = Crowd()
+        crowd = _crowds[loop.native_token] = Crowd()
     return crowd

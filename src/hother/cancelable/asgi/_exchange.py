@@ -24,17 +24,17 @@ from typing import Any
 
 import anyio
 from anyio import CancelScope
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import EventLoopToken
 
 from .._core._errors import cancelation_in, leaves
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
 from .._core._token import CancelationToken, Listener
-from .._core._wakeup import CallSite, call_soon, thread_safe_clock
+from .._core._wakeup import CallSite, call_soon
 from ._course import Course
-from ._crowd import LONGEST, Crowd, crowd_here
+from ._crowd import LONGEST, Crowd, crowd_of
 from ._late_scope import EagerScope, NotedScope, OpenScope, make_work_scope, note_place
-from ._loops import Undo, call_at, has_timers, sleep_and_call, spawn
+from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn, this_loop
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
 from ._policy import policy_of, shortest_timeout
@@ -86,7 +86,6 @@ class Exchange(Listener):
     __slots__ = (
         "__weakref__",
         "_cause",
-        "_clock",
         "_context",
         "_course",
         "_crowd",
@@ -105,12 +104,12 @@ class Exchange(Listener):
         "_outer_token",
         "_place",
         "_reader",
+        "_reading",
         "_response",
         "_scope",
         "_server_receive",
         "_server_send",
         "_shutdown",
-        "_stop_reading",
         "_thread",
         "_token",
         "_work_scope",
@@ -141,13 +140,12 @@ class Exchange(Listener):
         self._departure: Cancelation | None = None
         self._cause: Cancelation | None = None  # why the application was stopped
         self._error: BaseException | None = None
-        self._loop: EventLoopToken | None = None  # not known before the application waits
-        self._clock: Callable[[], float] | None = None
+        self._loop: Loop | None = None  # not known before the application waits
         self._crowd: Crowd | None = None  # where it waits
         self._context: Context | None = None  # in which it does
         self._monitors = 0  # how many tasks of ours are running
         self._monitors_ended: anyio.Event | None = None
-        self._stop_reading: Undo | None = None
+        self._reading: Pending | None = None  # the task that reads
         #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
         self.began = inf
 
@@ -320,8 +318,11 @@ class Exchange(Listener):
     @property
     def loop(self) -> EventLoopToken:
         """The event loop of the request. Before the application waits, only for its own thread."""
+        return self._its_loop().token
+
+    def _its_loop(self) -> Loop:
         if self._loop is None:
-            self._loop = current_token()
+            self._loop = this_loop()
         return self._loop
 
     @property
@@ -331,14 +332,12 @@ class Exchange(Listener):
 
     def now(self) -> float:
         """Return the time on the loop's clock, in seconds: events come from outside of tasks, too."""
-        if self._clock is None:
-            self._clock = thread_safe_clock(self.loop)
-        return self._clock()
+        return self._its_loop().now()
 
     def _begin_to_wait(self) -> None:
         """The application waits for something, for the first time."""
-        self._crowd = crowd_here(self._place)
-        self._loop = self._crowd.loop()
+        self._loop = this_loop(None if self._place is None else self._place[0].get_loop())
+        self._crowd = crowd_of(self._loop.token)
         work = self._work
         if isinstance(work, NotedScope):
             self._work_scope = work.put_in()
@@ -369,13 +368,14 @@ class Exchange(Listener):
         policy = policy_of(self._scope)
         return inf if policy is None or policy.limit is None else policy.limit
 
-    def _spawn(self, monitor: Callable[[], Awaitable[None]]) -> Undo:
-        context = copy_context() if self._context is None else self._context.copy()
+    def _spawn(self, monitor: Callable[[], Awaitable[None]], context: Context | None = None) -> Pending:
+        if context is None:
+            context = copy_context() if self._context is None else self._context.copy()
         self._monitors += 1
         return spawn(self.loop, monitor, context, self.monitor_ended)
 
-    def call_at(self, when: float, function: Callable[[], object]) -> Undo:
-        """Have *function* called at a time on the loop's clock. Returns a function that takes it back."""
+    def call_at(self, when: float, function: Callable[[], object]) -> Pending:
+        """Have *function* called at a time on the loop's clock. Returns what takes it back."""
         if has_timers(self.loop):
             # In the request's context, which need not be the current one: in a crowd, one wakes the others.
             return call_at(self.loop, when, function, self._context)
@@ -393,12 +393,13 @@ class Exchange(Listener):
 
     def start_reading(self) -> None:
         """Start the reader."""
-        self._stop_reading = self._spawn(self.reader.run)
+        # In the very context, for each request has one: who asks for this works for the application.
+        self._reading = self._spawn(self.reader.run, self._context)
 
     def stop_reading(self) -> None:
         """Cancel the reader's task, if there is one."""
-        if self._stop_reading is not None:
-            self._stop_reading()
+        if self._reading is not None:
+            self._reading.cancel()
 
     @property
     def read_ahead(self) -> int:

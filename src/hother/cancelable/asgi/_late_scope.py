@@ -220,11 +220,10 @@ class NotedScope:
             outside._child_scopes.discard(inside)
         if inside is not None:
             inside._parent_scope = scope
-            scope._child_scopes.add(inside)
+            scope.children, scope.tasks = {inside}, set()
             if type(inside) is _scope_type:
                 scope.is_first, inside.is_first = inside.is_first, False
             return scope
-        scope._tasks.add(self._task)
         if outside is not None:
             outside._tasks.discard(self._task)
         if state is None:
@@ -256,13 +255,39 @@ def _trio_scope() -> Any:
     return trio.CancelScope
 
 
+class _SetsOnDemand:
+    """What a scope that is put in has in place of two sets of AnyIO's, of which few requests need either.
+
+    A set takes more room than all the rest of a scope.
+    """
+
+    __slots__ = ()
+
+    @property
+    def _child_scopes(self: Any) -> set[Any]:
+        children: set[Any] | None = self.children
+        if children is None:
+            children = set()
+            self.children = children
+        return children
+
+    @property
+    def _tasks(self: Any) -> set[Any]:
+        tasks: set[Any] | None = self.tasks
+        if tasks is None:
+            tasks = self.tasks = {self._host_task} - {None}  # which it no longer has once it was left
+        return tasks
+
+
 def _make_scope_type(scope_type: Any) -> Any:
     """Derive the class of the scopes that are put in."""
 
-    class PutInScope(scope_type):  # type: ignore[misc] # (its base is known at run time only)
+    class PutInScope(_SetsOnDemand, scope_type):  # type: ignore[misc] # (known at run time only)
         __slots__ = (
+            "children",  # what AnyIO calls _child_scopes ...
             "is_first",  # whether AnyIO knows nothing of the task without it
             "serial",  # in which order scopes were opened
+            "tasks",  # ... and _tasks; ``None`` until somebody asks for them
         )
 
         def place(self: Any, task: Any, outside: Any, serial: int, cancels: int) -> None:
@@ -276,8 +301,7 @@ def _make_scope_type(scope_type: Any) -> Any:
             self._deadline = inf
             self._shield = self._cancel_called = self._cancelled_caught = False
             self._cancel_reason = self._timeout_handle = self._cancel_handle = None
-            self._child_scopes: set[Any] = set()
-            self._tasks: set[Any] = set()
+            self.children = self.tasks = None
             self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
 
         def close(self: Any, error: BaseException | None) -> bool:
@@ -288,8 +312,7 @@ def _make_scope_type(scope_type: Any) -> Any:
                     # Nobody has touched it, and nothing was there before: leaving it is no more than this.
                     del _states[key]
                     self._active = False
-                    self._host_task = None
-                    self._tasks.clear()
+                    self._host_task = self.tasks = None
                     return False
             return bool(self.__exit__(*_exc_info(error)))
 
@@ -329,6 +352,7 @@ def _looks_as_known(task: Task[Any]) -> bool:
     ours, theirs = _new(_scope_type), _backend.CancelScope()
     ours.place(task, theirs._parent_scope, 0, _native_cancels(task))
     theirs._active, theirs._host_task, theirs._cancelling_at_enter = True, task, ours._cancelling_at_enter
+    theirs._tasks.add(task)
     return all(getattr(ours, part) == getattr(theirs, part) for part in _backend.CancelScope.__slots__)
 
 

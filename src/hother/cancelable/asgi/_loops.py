@@ -10,11 +10,54 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Any, TypeAlias
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
-from anyio.lowlevel import EventLoopToken
+from anyio.lowlevel import EventLoopToken, current_token
 
-Undo: TypeAlias = Callable[[], object]
+from .._core._wakeup import thread_safe_clock
+
+
+class Loop:
+    """An event loop, and its clock: one object for all of its requests, while there are any.
+
+    It keeps the loop alive, as they do, and is therefore not kept for longer than that.
+    """
+
+    __slots__ = ("__weakref__", "now", "token")
+
+    def __init__(self, token: EventLoopToken) -> None:
+        self.token = token
+        self.now = thread_safe_clock(token)
+
+
+_loops: WeakValueDictionary[object, Loop] = WeakValueDictionary()
+
+
+def this_loop(native: object = None) -> Loop:
+    """Return the event loop that runs in this thread.
+
+    Args:
+        native: The backend's own object for it, where that is known: AnyIO takes its time to find it.
+
+    Raises:
+        RuntimeError: If none does.
+    """
+    loop = None if native is None else _loops.get(native)
+    if loop is None:
+        token = current_token()
+        loop = _loops.get(token.native_token)
+        if loop is None:
+            loop = _loops[token.native_token] = Loop(token)
+    return loop
+
+
+class Pending(Protocol):
+    """A timer or a task that was started: what the backend itself has for it, since many of them are open."""
+
+    def cancel(self) -> object:
+        """Take it back, or end it. Too late, or twice, it does nothing. Only in the loop's own thread."""
+        ...
 
 
 def has_timers(loop: EventLoopToken) -> bool:
@@ -24,7 +67,7 @@ def has_timers(loop: EventLoopToken) -> bool:
 
 def call_at(
     loop: EventLoopToken, when: float, function: Callable[[], object], context: Context | None
-) -> Undo:
+) -> Pending:
     """Have *function* called at a time on the loop's clock, in seconds. Only in the loop's own thread.
 
     Args:
@@ -34,10 +77,10 @@ def call_at(
         context: In which it runs; by default in a copy of the current one.
 
     Returns:
-        A function that takes it back; too late, or twice, it does nothing.
+        What takes it back.
     """
     native: Any = loop.native_token
-    return native.call_at(when, function, context=context).cancel  # type: ignore[no-any-return]
+    return native.call_at(when, function, context=context)  # type: ignore[no-any-return]
 
 
 async def sleep_and_call(when: float, function: Callable[[], object]) -> None:
@@ -53,36 +96,36 @@ def spawn(
     function: Callable[[], Awaitable[None]],
     context: Context,
     on_end: Callable[[object], object],
-) -> Undo:
+) -> Pending:
     """Start a task. Only in the loop's own thread.
 
     Args:
         loop: The event loop.
         function: An async function, which must not raise.
-        context: What it inherits.
+        context: What it inherits. The caller must not run in it: on Trio the task does.
         on_end: Called once the task has ended, be it cancelled before it has begun.
 
     Returns:
-        A function that cancels the task.
+        What cancels the task.
     """
     native: Any = loop.native_token
     if not hasattr(native, "create_task"):
         return _spawn_in_trio(function, context, on_end)
     task = context.run(native.create_task, function())
-    task.add_done_callback(on_end)
-    return task.cancel  # type: ignore[no-any-return]
+    task.add_done_callback(on_end, context=context)  # which else is one more copy of the current one
+    return task  # type: ignore[no-any-return]
 
 
 def _spawn_in_trio(
     function: Callable[[], Awaitable[None]],
     context: Context,
     on_end: Callable[[object], object],
-) -> Undo:
+) -> Pending:
     import trio
 
     scope = trio.CancelScope()
     trio.lowlevel.spawn_system_task(_run, scope, function, on_end, name=function, context=context)
-    return scope.cancel
+    return scope
 
 
 async def _run(

@@ -21,6 +21,7 @@ the hope that a message is ready. If it is not, the reader goes on with that ver
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from math import inf
 from typing import Any, Protocol
 
@@ -33,6 +34,9 @@ from ._types import Message, Receive
 
 MESSAGE_COST = 256
 """What a message counts beside its payload, in bytes: about what its dict takes."""
+
+_NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
+"""What servers give for a request without a body: kept once for all that wait to be asked for it."""
 
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
@@ -151,6 +155,7 @@ class Reader:
         while self._disconnect is None and self._error is None and not self._is_stopped:
             if not self._may_read():
                 await self._wait_for_room()
+            self._is_receiving = True
             try:
                 is_farewell = self._keep(await self._next())
             except Exception as error:  # the application asked for messages: it hears what became of them
@@ -163,21 +168,24 @@ class Reader:
             else:
                 if is_farewell:
                     self._hang_up()
+            finally:
+                self._has_left_server()
             self._announce()
 
-    async def _next(self) -> Message:
-        """Wait for the server's next message, maybe in a call that was begun already."""
-        self._is_receiving = True
-        try:
-            if self._begun is None:
-                return await self._receive()
-            begun, self._begun = self._begun, None
-            message: Message = await go_on(*begun)
-            return message
-        finally:
-            self._is_receiving = False
-            if self._has_returned is not None:
-                self._has_returned.set()
+    def _next(self) -> Awaitable[Message]:
+        """Call for the server's next message, or go on with a call that was begun already.
+
+        No coroutine of its own: each request that is open would have one, for as long as it is.
+        """
+        if self._begun is None:
+            return self._receive()
+        begun, self._begun = self._begun, None
+        return go_on(*begun)
+
+    def _has_left_server(self) -> None:
+        self._is_receiving = False
+        if self._has_returned is not None:
+            self._has_returned.set()
 
     async def receive(self) -> Message:
         """Give the application its next message: the ``receive`` that it is called with."""
@@ -191,7 +199,7 @@ class Reader:
         message = self._messages.pop(0)
         self._buffered -= _cost(message)
         self._make_room()
-        return message
+        return {**message} if message is _NO_BODY else message
 
     async def _wait_for_room(self) -> None:
         with anyio.move_on_after(BLIND_AFTER):
@@ -332,7 +340,7 @@ class Reader:
             return True
         self._buffered += _cost(message)
         self._is_complete = message["type"] == "http.request" and not message.get("more_body")
-        self._messages.append(message)
+        self._messages.append(_NO_BODY if message == _NO_BODY else message)
         return False
 
     def _hang_up(self) -> None:

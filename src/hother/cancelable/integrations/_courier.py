@@ -48,7 +48,7 @@ class Courier:
         self._interval = interval
         self._nap = CancelScope()
         self._has_ended = False
-        self._flushed = Event()
+        self._flushed: Event | None = None  # for who waits for it, while somebody does
         self._flush_at = inf
         self._latest_flush = inf
 
@@ -61,11 +61,17 @@ class Courier:
             self._expect_more()
         # What is added when the courier has been interrupted is sent with the last word.
         while outlet.is_ready and not self._has_ended:
+            self._flushed = Event()
             await self._flushed.wait()
 
     def release(self) -> None:
         """Nothing will be sent any more: let nobody wait for it, not even while a server holds us up."""
-        self._flushed.set()
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        if self._flushed is not None:
+            self._flushed.set()
+            self._flushed = None
 
     async def run(self) -> None:
         """Go on for ever."""
@@ -78,7 +84,7 @@ class Courier:
                     await sleep_forever()
         finally:
             self._has_ended = True
-            self._flushed.set()
+            self._tell_waiting()
 
     async def _do_what_is_due(self) -> None:
         outlet, now = self._outlet, current_time()
@@ -91,8 +97,7 @@ class Courier:
             self._flush_at = self._latest_flush = inf
             if outlet.has_waiting:
                 self._expect_more()
-        flushed, self._flushed = self._flushed, Event()
-        flushed.set()
+        self._tell_waiting()
 
     def _expect_more(self) -> None:
         now = current_time()

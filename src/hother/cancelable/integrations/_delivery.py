@@ -131,7 +131,7 @@ class Delivery:
             )
         self._work = CancelScope(shield=True)
         self._monitors = 0
-        self._monitors_ended = Event()
+        self._monitors_ended: Event | None = None  # made at the end: an idle one takes as much as a task
         self._failure: Exception | None = None
         self._has_failed_late = False  # when the stream was ended already
         self._awaited: Event | None = None  # the listener waits for the generator to get so far
@@ -199,7 +199,7 @@ class Delivery:
                 # Leaving the task group must not wait: an interruption there would take the place
                 # of the failure, or of success.
                 with CancelScope(shield=True):
-                    await self._monitors_ended.wait()
+                    await self._wait_for_monitors()
 
     def _start_monitor(self, tasks: TaskGroup, monitor: Callable[[], Awaitable[None]]) -> None:
         self._monitors += 1
@@ -213,8 +213,13 @@ class Delivery:
             self._stop(Cancelation(CancelationReason.ERROR, f"the stream failed: {error!r}"))
         finally:
             self._monitors -= 1
-            if not self._monitors:
+            if not self._monitors and self._monitors_ended is not None:
                 self._monitors_ended.set()
+
+    async def _wait_for_monitors(self) -> None:
+        if self._monitors:
+            self._monitors_ended = Event()
+            await self._monitors_ended.wait()
 
     # --- The generator
 
