@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 _current: ContextVar[tuple[weakref.ref[Block], ...]] = ContextVar("current_blocks", default=())
 
 # The operation that this thread works for: the current one there, even when its block was left.
-_NOBODY = object()
-_kept: ContextVar[object] = ContextVar("kept_owner", default=_NOBODY)
+_kept: ContextVar[Any] = ContextVar("kept_owner", default=None)
 
 
 class Block(Listener):
@@ -51,7 +50,8 @@ class Block(Listener):
     Other threads may ask how much time is left, and nothing else.
 
     Args:
-        owner: The operation; not kept alive. Its ``_time_is_up()`` is called when the deadline has passed.
+        owner: The operation; not kept alive once the block is closed. Its ``_time_is_up()`` is called when
+            the deadline has passed.
         name: What to call it.
         token: The operation's own token, which cancels the block.
         grace: From being cancelled to being interrupted, in seconds.
@@ -73,6 +73,7 @@ class Block(Listener):
         "_owner",
         "_removers",
         "_scope",
+        "_scopes",
         "_take_timer_back",
         "_task_id",
         "_token",
@@ -86,21 +87,21 @@ class Block(Listener):
 
     def __init__(
         self,
-        owner: object,
+        owner: Any,
         name: str | None,
         token: CancelationToken,
         grace: float = 0.0,
         is_detached: bool = False,
     ) -> None:
         # Fails, with nothing to undo, where no event loop runs.
-        self._backend, self._native_token, self._clock, self._task_id = current_place()
+        self._backend, self._scopes, self._native_token, self._clock, self._task_id = current_place()
         self.started_at = time.time()  #: in seconds since the epoch
         self.opened_at = self._clock()  #: on the loop's clock
         self._closed: float | None = None  # when, on the loop's clock
         self.deadline = inf  #: on the loop's clock
         self._hard_deadline = inf  # when the grace period of a cancelation is over
         self._grace = grace
-        self._owner = weakref.ref(owner)
+        self._owner: Any = owner  # None once it is closed
         self._name = name
         self._token = token
         self._is_detached = is_detached
@@ -173,15 +174,18 @@ class Block(Listener):
 
     def open(self, deadline: float) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
-        self.deadline = deadline
-        self._scope = self._backend.create_cancel_scope(
-            deadline=self.interrupted_at, shield=self._is_detached
-        )
+        self._scope = scope = self._scopes()  # without arguments: by keyword, they take as long as the scope
+        if self._is_detached:
+            scope.shield = True
+        if deadline != inf:
+            self.deadline = deadline
+            if self._grace or self.tells_in_time:
+                self.keep_time()
+        if deadline != inf or self._hard_deadline != inf:
+            scope.deadline = self.interrupted_at
         if self.cleanup is not None:
             self._tell_cleanup()
-        if deadline != inf:
-            self.keep_time()
-        self._scope.__enter__()
+        scope.__enter__()
         reference: weakref.ref[Block] = weakref.ref(self)
         _current.set((reference, *self.outer) if self.outer else (reference,))
 
@@ -245,7 +249,13 @@ class Block(Listener):
             return remaining
         finally:
             self._closed = self._clock()
-            self._unlink()
+            self._owner = None
+            self._token._remove_callback(self)
+            if self._heard or self._removers or self._take_timer_back is not None:
+                self._unlink()
+            current = _current.get()
+            if current and current[0]() is self:
+                _current.set(self._around)
 
     def outside_cancelation(self) -> Cancelation:
         """Tell why the block was cancelled from outside, as far as that can be known."""
@@ -258,13 +268,13 @@ class Block(Listener):
 
     def enclosing_owners(self) -> Iterator[Any]:
         """The operations around this one, from the inside out. Safe in any thread."""
-        owners = (outer._owner() for outer in self._enclosing())
+        owners = (outer._owner for outer in self._enclosing())
         return (owner for owner in owners if owner is not None)
 
     def notice_deadline(self) -> None:
         """Tell the token if the deadline has passed: the scope tells only the block. Safe in any thread."""
-        owner: Any = self._owner() if self.is_late else None
-        if owner is not None:
+        owner = self._owner
+        if self.is_late and owner is not None:
             owner._time_is_up()
 
     def _call(self, function: Callable[[], object]) -> None:
@@ -311,15 +321,11 @@ class Block(Listener):
     def _unlink(self) -> None:
         if self._take_timer_back is not None:
             self.keep_time()
-        self._token._remove_callback(self)
         for listener in self._heard:
             listener.remove()
         for remove in self._removers:
             remove()
         self._heard = self._removers = ()
-        current = _current.get()
-        if current and current[0]() is self:
-            _current.set(self._around)
 
 
 @final
@@ -346,9 +352,11 @@ def current_owner() -> Any:
     kept = _kept.get()
     for reference in _current.get():
         block = reference()
-        owner = None if block is None else block._owner()
-        if block is not None and (block._closed is None or owner is kept):
+        owner = None if block is None else block._owner
+        if owner is not None:
             return owner
+        if block is not None and kept is not None and kept._block is block:
+            return kept
     return None
 
 

@@ -32,10 +32,10 @@ async def enter(operation: Operation) -> Operation:
         )
     if operation._sources or operation._leaders:
         await _open_watch(operation)
-    operation._block = open_block(operation)
+    operation._block = block = open_block(operation)
     try:
         operation._become(RUNNING)
-        listen(operation, operation._block)
+        listen(operation, block)
         if operation._watch is not None:
             await operation._watch.start()
         if "start" in operation._callbacks:
@@ -61,7 +61,8 @@ async def leave(
             await operation._sections.wait()
         except BaseException as error:  # an interruption of the task, which no scope can stop
             exc_type, exc, traceback = type(error), error, error.__traceback__
-    operation._keep_above_id(block)
+    if operation._parents or block.outer:
+        operation._keep_above_id()
     left = block.close(exc_type, exc, traceback)
     if operation._watch is not None:
         left = await _end_watch(operation, operation._watch, left)

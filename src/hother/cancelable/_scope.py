@@ -699,10 +699,9 @@ class Cancelable:
             self._become(OperationStatus.SHIELDED if entered else OperationStatus.RUNNING)
         self._shields = shields
 
-    def _keep_above_id(self, block: Block) -> None:
-        """Keep the id of the operation above, which may be gone once *block* was left."""
-        if self._parents or block.outer:
-            self._above_id = self._find_above_id()
+    def _keep_above_id(self) -> None:
+        """Keep the id of the operation above, which may be gone once the block was left."""
+        self._above_id = self._find_above_id()
 
     def _find_above_id(self) -> str | None:
         above = self.parent or (None if self._block is None else next(self._block.enclosing_owners(), None))

@@ -21,6 +21,7 @@ from anyio import get_cancelled_exc_class
 from anyio.lowlevel import EventLoopToken, current_token
 
 if TYPE_CHECKING:
+    from anyio import CancelScope
     from anyio.abc import AsyncBackend
 
 _LOOP_MACHINERY = frozenset(
@@ -35,17 +36,18 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITER
 _NOWHERE = object()
 
 
-# Where a block runs: AnyIO's backend, its token for the loop, the loop's clock, which any thread may ask, and
-# what tells the task from the others of its loop. No class, since each block needs one.
-Place: TypeAlias = "tuple[type[AsyncBackend], Any, Callable[[], float], int]"
+# Where a block runs: AnyIO's backend and that one's class of scopes, its token for the loop, the loop's clock,
+# which any thread may ask, and what tells the task from the others of its loop. No class, since each block
+# needs one.
+Place: TypeAlias = "tuple[type[AsyncBackend], type[CancelScope], Any, Callable[[], float], int]"
 
 # How to find that out, by the exception that each backend has for itself. To ask AnyIO for the loop takes as
-# long as to make a scope, and its class of scopes asks again, and makes them twice: so blocks use these.
+# long as to make a scope, and `anyio.CancelScope` asks again, and makes each twice: so blocks use these.
 _finders: dict[type[BaseException], Callable[[], Place]] = {}
 
 
 def current_place() -> Place:
-    """Return where this code runs: the backend, its token for the loop, the clock, and the id of the task.
+    """Return where this code runs: the backend, its scopes, its token for the loop, the clock, the task's id.
 
     Once a task has ended, another one may have its id.
 
@@ -61,13 +63,14 @@ def current_place() -> Place:
 
 def _finder(loop: EventLoopToken) -> Callable[[], Place]:
     backend = loop.backend_class
+    scopes = type(backend.create_cancel_scope())
     if hasattr(loop.native_token, "call_soon_threadsafe"):
         from asyncio import current_task
 
         def find_in_asyncio() -> Place:
             task: Any = current_task()
             native = task.get_loop()
-            return backend, native, native.time, id(task)
+            return backend, scopes, native, native.time, id(task)
 
         return find_in_asyncio
 
@@ -75,7 +78,7 @@ def _finder(loop: EventLoopToken) -> Callable[[], Place]:
 
     def find_in_trio() -> Place:
         clock = lowlevel.current_clock().current_time
-        return backend, lowlevel.current_trio_token(), clock, id(lowlevel.current_task())
+        return backend, scopes, lowlevel.current_trio_token(), clock, id(lowlevel.current_task())
 
     return find_in_trio
 
