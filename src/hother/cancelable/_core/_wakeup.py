@@ -17,7 +17,6 @@ from functools import lru_cache
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-from anyio import get_cancelled_exc_class
 from anyio.lowlevel import EventLoopToken, current_token
 
 if TYPE_CHECKING:
@@ -35,15 +34,21 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITER
 
 _NOWHERE = object()
 
+try:  # what AnyIO asks, too, four calls further down
+    from sniffio import current_async_library as _current_backend
+except ImportError:  # then AnyIO takes everything for asyncio
 
-# Where a block runs: AnyIO's backend and that one's class of scopes, its token for the loop, the loop's clock,
-# which any thread may ask, and what tells the task from the others of its loop. No class, since each block
-# needs one.
+    def _current_backend() -> str:
+        return "asyncio"
+
+
+# Where a block runs: AnyIO's backend and its class of scopes, its token for the loop, the loop's clock, which
+# any thread may ask, and what tells the task from the others of its loop. No class: each block needs one.
 Place: TypeAlias = "tuple[type[AsyncBackend], type[CancelScope], Any, Callable[[], float], int]"
 
-# How to find that out, by the exception that each backend has for itself. To ask AnyIO for the loop takes as
-# long as to make a scope, and `anyio.CancelScope` asks again, and makes each twice: so blocks use these.
-_finders: dict[type[BaseException], Callable[[], Place]] = {}
+# How to find that out, by the name of the backend. To ask AnyIO for the loop takes as long as to make a
+# scope, and `anyio.CancelScope` asks again, and makes each twice: so blocks use these.
+_finders: dict[str, Callable[[], Place]] = {}
 
 
 def current_place() -> Place:
@@ -54,11 +59,17 @@ def current_place() -> Place:
     Raises:
         RuntimeError: If no event loop runs in this thread.
     """
-    exception = get_cancelled_exc_class()
-    find = _finders.get(exception)
-    if find is None:
-        find = _finders[exception] = _finder(current_token())
-    return find()
+    try:
+        find = _finders.get(_current_backend())
+    except RuntimeError:  # of sniffio
+        find = None
+    return (find or _found())()
+
+
+def _found() -> Callable[[], Place]:
+    loop = current_token()  # fails where none runs
+    find = _finders[_current_backend()] = _finder(loop)
+    return find
 
 
 def _finder(loop: EventLoopToken) -> Callable[[], Place]:
