@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 _current: ContextVar[tuple[weakref.ref[Block], ...]] = ContextVar("current_blocks", default=())
 
 # The operation that this thread works for: the current one there, even when its block was left.
-_kept: ContextVar[Any] = ContextVar("kept_owner", default=None)
+_NOBODY = object()
+_kept: ContextVar[object] = ContextVar("kept_owner", default=_NOBODY)
 
 
 class Block(Listener):
@@ -49,8 +50,8 @@ class Block(Listener):
     Other threads may ask how much time is left, and nothing else.
 
     Args:
-        owner: The operation; not kept alive once the block is closed. Its ``_time_is_up()`` is called when
-            the deadline has passed, its ``_settle()`` when a token that it follows was cancelled.
+        owner: The operation; not kept alive. Its ``_time_is_up()`` is called when the deadline has passed,
+            its ``_settle()`` when a token that it follows was cancelled.
         name: What to call it.
         token: The operation's own token, which cancels the block.
         grace: From being cancelled to being interrupted, in seconds.
@@ -101,7 +102,7 @@ class Block(Listener):
         self.deadline = inf  #: on the loop's clock
         self._hard_deadline = inf  # when the grace period of a cancelation is over
         self._grace = grace
-        self._owner: Any = owner  # None once it is closed
+        self._owner: weakref.ref[Any] = weakref.ref(owner)
         self._name = name
         self._token = token
         self._is_detached = is_detached
@@ -232,7 +233,7 @@ class Block(Listener):
     def hear(self, cause: Cancelation, site: CallSite) -> None:
         """Cancel the operation for *cause*, or stop if it is. Called wherever a token is cancelled."""
         if self._token.cancelation is not cause:  # then it was another one, or this is no news
-            owner = self._owner
+            owner = self._owner()
             if owner is not None:
                 owner._settle(cause, site)
             return
@@ -260,7 +261,6 @@ class Block(Listener):
             return remaining
         finally:
             self._closed = self._clock()
-            self._owner = None
             self._token._remove_callback(self)
             for token in self._followed:
                 token._remove_callback(self)
@@ -281,13 +281,13 @@ class Block(Listener):
 
     def enclosing_owners(self) -> Iterator[Any]:
         """The operations around this one, from the inside out. Safe in any thread."""
-        owners = (outer._owner for outer in self._enclosing())
+        owners = (outer._owner() for outer in self._enclosing())
         return (owner for owner in owners if owner is not None)
 
     def notice_deadline(self) -> None:
         """Tell the token if the deadline has passed: the scope tells only the block. Safe in any thread."""
-        owner = self._owner
-        if self.is_late and owner is not None:
+        owner = self._owner() if self.is_late else None
+        if owner is not None:
             owner._time_is_up()
 
     def _call(self, function: Callable[[], object]) -> None:
@@ -365,11 +365,9 @@ def current_owner() -> Any:
     kept = _kept.get()
     for reference in _current.get():
         block = reference()
-        owner = None if block is None else block._owner
-        if owner is not None:
+        owner = None if block is None else block._owner()
+        if block is not None and (block._closed is None or owner is kept):
             return owner
-        if block is not None and kept is not None and kept._block is block:
-            return kept
     return None
 
 
