@@ -6,12 +6,15 @@ None of them imports a library that is compared, unless it is used there: 0.11 h
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
 from typing import Any, TypeAlias
+from weakref import ref
 
 import anyio
+from anyio import CancelScope
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -76,14 +79,52 @@ async def _some_dependency(request: Request) -> int:
     return 1
 
 
+class ByHand:
+    """The least that fulfils the contract: a scope that the token stops, and that code inside finds."""
+
+    def __init__(self, token: Any) -> None:
+        self.token = token
+
+    async def __aenter__(self) -> None:
+        self.scope = CancelScope()
+        self.scope.__enter__()
+        self.around = _around.get()
+        _around.set((ref(self), *self.around))
+        self.token.callbacks[self] = self.cancel
+
+    async def __aexit__(self, *exc: Any) -> bool:
+        del self.token.callbacks[self]
+        _around.set(self.around)
+        return self.scope.__exit__(*exc)
+
+    def cancel(self, _: object) -> None:
+        self.scope.cancel()
+
+
+_around: ContextVar[tuple[ref[ByHand], ...]] = ContextVar("around_by_hand", default=())
+
+
+async def _by_hand(request: HTTPConnection) -> Any:
+    return ByHand(request.scope["cancelation_token"])
+
+
+def block_by_hand() -> App:
+    """FastAPI with an endpoint that does by hand what an operation must do, with the token of `Floor`."""
+    return _with_block(_by_hand)
+
+
 def block() -> App:
     """FastAPI with an endpoint that is an operation; our names are those of 0.11."""
     from hother.cancelable.integrations.fastapi import cancelable_dependency
 
+    return _with_block(cancelable_dependency)
+
+
+def _with_block(dependency: Callable[..., Any]) -> App:
     app = FastAPI()
 
     @app.get("/block")
-    async def handler(cancel: Any = Depends(cancelable_dependency)) -> dict[str, str]:
+    async def handler(cancel: Any = Depends(dependency)) -> dict[str, str]:
         async with cancel:
             return {"hello": "world"}
 

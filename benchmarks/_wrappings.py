@@ -237,8 +237,18 @@ APPLICATIONS: dict[str, Callable[[], App]] = {
     "starlette": _apps.starlette,
     "fastapi": _apps.fastapi,
     "block": _apps.block,
+    "block-by-hand": _apps.block_by_hand,
     "leaving": _leaving.application,
 }
+
+
+def block_paths(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return for each wrapping the application with the block, or what is compared with it, and its path.
+
+    The bare application has a dependency of no use; with the floor goes the least that fulfils the contract.
+    """
+    others = {"bare": ("fastapi", "/depends"), "floor": ("block-by-hand", "/block")}
+    return {name: others.get(name, ("block", "/block")) for name in names}
 
 
 def available(names: Iterable[str], where: str) -> list[str]:

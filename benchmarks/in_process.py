@@ -6,7 +6,7 @@ The garbage collector is off: it comes when it likes, and then takes long.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache
 from importlib.util import find_spec
@@ -20,11 +20,12 @@ from ._apps import App
 from ._figures import Figure, figures, in_turns
 from ._plan import Plan
 from ._worker import worker
-from ._wrappings import OLD_RELEASE, available, build
+from ._wrappings import OLD_RELEASE, available, block_paths, build
 
 BATCH = 20
 LOOPS = ("uvloop", "trio")
 PEERS = ("aiofence", "fastapi-disconnect", OLD_RELEASE)
+BLOCKS = ("bare", "floor", "ours", OLD_RELEASE)
 FLOORS = ("floor", "working floor")
 WRAPPINGS = ("bare", "pass-through", *FLOORS, "ours", "ours, 30 s limit", "BaseHTTPMiddleware", *PEERS)
 
@@ -38,23 +39,29 @@ def run(plan: Plan) -> Iterator[Figure]:
             few = plan.pick(full=WRAPPINGS, quick=WRAPPINGS, tiny=("bare", "ours", OLD_RELEASE))
             names = plan.among(available(few, loop), "bare")
             for application in applications:
-                yield from _beside_bare(loop, application, names, rounds, requests)
+                paths = dict.fromkeys(names, (application, "/"))
+                yield from _beside_bare(loop, application, paths, rounds, requests)
+            blocks = block_paths([name for name in names if name in BLOCKS])
+            yield from _beside_bare(loop, "fastapi, with the block", blocks, rounds, requests)
 
 
 def _beside_bare(
-    loop: str, application: str, names: list[str], rounds: int, requests: int
+    loop: str, subject: str, paths: Mapping[str, tuple[str, str]], rounds: int, requests: int
 ) -> Iterator[Figure]:
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(worker("benchmarks.in_process:measure")) for name in names}
+        workers = {name: stack.enter_context(worker("benchmarks.in_process:measure")) for name in paths}
 
         def once(name: str) -> tuple[float]:
-            return (workers[name].ask(application, name, loop, requests),)
+            application, path = paths[name]
+            return (workers[name].ask(application, name, loop, requests, 0, path),)
 
-        (seconds,) = in_turns(names, rounds, once)
-    yield from figures(f"{application}, one request in process", loop, seconds, "bare")
+        (seconds,) = in_turns(paths, rounds, once)
+    yield from figures(f"{subject}, one request in process", loop, seconds, "bare")
 
 
-def measure(application: str, wrapping: str, loop: str, requests: int, idle: int = 0) -> float:
+def measure(
+    application: str, wrapping: str, loop: str, requests: int, idle: int = 0, path: str = "/"
+) -> float:
     """Return how many seconds of processor time a request takes; called in a worker.
 
     Args:
@@ -63,18 +70,19 @@ def measure(application: str, wrapping: str, loop: str, requests: int, idle: int
         loop: The event loop.
         requests: How many of them are made.
         idle: How many others are open meanwhile, and wait.
+        path: What is asked for.
     """
     gc.collect()
     gc.disable()
     backend, options = ("asyncio", {"use_uvloop": True}) if loop == "uvloop" else (loop, {})
     app = _built(application, wrapping)
-    return anyio.run(_measured, app, requests, idle, backend=backend, backend_options=options)
+    return anyio.run(_measured, app, requests, idle, path, backend=backend, backend_options=options)
 
 
 _built = cache(build)
 
 
-async def _measured(app: App, requests: int, idle: int) -> float:
+async def _measured(app: App, requests: int, idle: int, path: str) -> float:
     async with create_task_group() as others:
         for _ in range(idle):
             others.start_soon(serve, app, "/hang")
@@ -84,7 +92,7 @@ async def _measured(app: App, requests: int, idle: int) -> float:
         for _ in range(requests // BATCH):
             async with create_task_group() as tasks:
                 for _ in range(BATCH):
-                    tasks.start_soon(serve, app, "/")
+                    tasks.start_soon(serve, app, path)
         taken = process_time() - started
         others.cancel_scope.cancel()
     return taken / requests

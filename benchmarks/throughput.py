@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ._figures import Figure, Target, at_least
 from ._plan import Plan
 from ._serving import Case, measure
-from ._wrappings import OLD_RELEASE, available
+from ._wrappings import OLD_RELEASE, available, block_paths
 
 FAST, TRIO = "uvicorn-httptools-uvloop", "hypercorn-trio"
 SERVERS = (FAST, TRIO, "uvicorn-httptools-asyncio", "hypercorn-asyncio")
@@ -48,12 +48,8 @@ def _endpoints(plan: Plan) -> Iterator[Case]:
 
 
 def _blocks(plan: Plan) -> Iterator[Case]:
-    """Yield FastAPI with the dependency and its block, beside a dependency that does nothing."""
+    """Yield FastAPI with the dependency and its block, beside a dependency of no use, and a block by hand."""
     for server in plan.places((FAST, TRIO) if plan.level == "full" else (FAST,)):
         names = plan.among(available(("bare", "floor", "ours", OLD_RELEASE), server), "bare")
-        paths = {
-            name: ("fastapi", "/depends") if name in {"bare", "floor"} else ("block", "/block")
-            for name in names
-        }
         target = BLOCK_TARGET if server == FAST else None
-        yield Case("fastapi, with the dependency and its block", server, paths, target)
+        yield Case("fastapi, with the dependency and its block", server, block_paths(names), target)

@@ -7,6 +7,7 @@ success of them.
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import signal
 import sys
@@ -554,3 +555,34 @@ def assert_nothing_pending() -> None:
         except RuntimeError:  # Trio
             return
         assert task is None or task.cancelling() == 0
+
+
+@pytest.mark.only_on("asyncio")
+async def test_without_sniffio_everything_is_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    AnyIO alone is enough: it takes every loop for asyncio's where sniffio is not installed, and so do blocks.
+    """
+    monkeypatch.setitem(sys.modules, "sniffio", None)
+    spec = importlib.util.find_spec("hother.cancelable._core._wakeup")
+    assert spec is not None
+    assert spec.loader is not None
+    without = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(without)
+
+    _, scopes, loop, clock, task = without.current_place()
+    with scopes() as scope:
+        scope.cancel()
+        await sleep_forever()
+
+    assert scope.cancelled_caught
+    assert loop is current_token().native_token
+    assert task == task_id(loop)
+    assert abs(clock() - anyio.current_time()) < SOON
+
+
+def test_a_block_that_is_entered_outside_of_any_loop_says_what_is_missing() -> None:
+    """
+    The error is AnyIO's own, whatever found out first that no event loop runs.
+    """
+    with pytest.raises(RuntimeError, match=r"currently running on any asynchronous event loop"):
+        Cancelable().__aenter__().send(None)

@@ -17,7 +17,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from math import inf
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from anyio.lowlevel import EventLoopToken
@@ -51,7 +50,8 @@ class Block(Listener):
     Other threads may ask how much time is left, and nothing else.
 
     Args:
-        owner: The operation; not kept alive. Its ``_time_is_up()`` is called when the deadline has passed.
+        owner: The operation; not kept alive. Its ``_time_is_up()`` is called when the deadline has passed,
+            its ``_settle()`` when a token that it follows was cancelled.
         name: What to call it.
         token: The operation's own token, which cancels the block.
         grace: From being cancelled to being interrupted, in seconds.
@@ -64,6 +64,7 @@ class Block(Listener):
         "_backend",
         "_clock",
         "_closed",
+        "_followed",
         "_grace",
         "_hard_deadline",
         "_heard",
@@ -86,21 +87,22 @@ class Block(Listener):
 
     def __init__(
         self,
-        owner: object,
+        owner: Any,
         name: str | None,
         token: CancelationToken,
         grace: float = 0.0,
         is_detached: bool = False,
     ) -> None:
         # Fails, with nothing to undo, where no event loop runs.
-        self._backend, self._native_token, self._clock, self._task_id = current_place()
+        self._backend, scopes, self._native_token, self._clock, self._task_id = current_place()
+        self._scope = scopes()  # without arguments: by keyword, they take as long as the scope
         self.started_at = time.time()  #: in seconds since the epoch
         self.opened_at = self._clock()  #: on the loop's clock
         self._closed: float | None = None  # when, on the loop's clock
         self.deadline = inf  #: on the loop's clock
         self._hard_deadline = inf  # when the grace period of a cancelation is over
         self._grace = grace
-        self._owner = weakref.ref(owner)
+        self._owner: weakref.ref[Any] = weakref.ref(owner)
         self._name = name
         self._token = token
         self._is_detached = is_detached
@@ -110,6 +112,7 @@ class Block(Listener):
         self.tells_in_time = False  #: whether the token must hear of the deadline at once
         self.cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
         self._take_timer_back: Callable[[], object] | None = None
+        self._followed: tuple[CancelationToken, ...] = ()
         self._heard: tuple[_Hearing, ...] = ()
         self._removers: tuple[Callable[[], object], ...] = ()
 
@@ -173,17 +176,21 @@ class Block(Listener):
 
     def open(self, deadline: float) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
-        self.deadline = deadline
-        self._scope = self._backend.create_cancel_scope(
-            deadline=self.interrupted_at, shield=self._is_detached
-        )
+        scope = self._scope
+        if self._is_detached:
+            scope.shield = True
+        if deadline != inf:
+            self.deadline = deadline
+            if self._grace or self.tells_in_time:
+                self.keep_time()
+        if deadline != inf or self._hard_deadline != inf:
+            scope.deadline = self.interrupted_at
         if self.cleanup is not None:
             self._tell_cleanup()
-        if deadline != inf:
-            self.keep_time()
-        self._scope.__enter__()
+        scope.__enter__()
         reference: weakref.ref[Block] = weakref.ref(self)
         _current.set((reference, *self.outer) if self.outer else (reference,))
+        self._token._listen(self)
 
     def set_deadline(self, deadline: float) -> None:
         """Move the deadline, which is over when it has passed: then nothing is moved any more."""
@@ -207,6 +214,12 @@ class Block(Listener):
         at = self.deadline + self._grace
         return at if at < self._hard_deadline else self._hard_deadline
 
+    def follow(self, tokens: tuple[CancelationToken, ...]) -> None:
+        """Have the operation cancelled with any of *tokens*, for as long as the block is open."""
+        self._followed = tokens
+        for token in tokens:
+            token._listen(self)
+
     def listen(self, token: CancelationToken, hear: Hear) -> None:
         """Have *hear* called for each cause of *token*, for as long as the block is open."""
         listener = _Hearing(token, hear)
@@ -218,20 +231,20 @@ class Block(Listener):
         self._removers += (callback,)
 
     def hear(self, cause: Cancelation, site: CallSite) -> None:
-        """Stop. Called wherever the token is cancelled."""
+        """Cancel the operation for *cause*, or stop if it is. Called wherever a token is cancelled."""
+        if self._token.cancelation is not cause:  # then it was another one, or this is no news
+            owner = self._owner()
+            if owner is not None:
+                owner._settle(cause, site)
+            return
         self._token._remove_callback(self)  # once: ten thousand causes must not call the loop each
         if site.is_in(self._native_token):
             self._cancel(cause)
         else:
             call_soon(self.loop, self._cancel, cause)
 
-    def close(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> BaseException | None:
-        """Leave the scope, and take away all that was registered.
+    def close(self, exc: BaseException | None) -> BaseException | None:
+        """Leave the scope, from which *exc* may be going out, and take away all that was registered.
 
         Returns:
             The exception that goes on: *exc*, or what was with it in a group; ``None`` if all of it
@@ -240,12 +253,22 @@ class Block(Listener):
         if self.outer:
             self._cancel_enclosing()
         try:
-            return None if self._scope.__exit__(exc_type, exc, traceback) else exc
+            if exc is None:
+                self._scope.__exit__(None, None, None)
+                return None
+            return None if self._scope.__exit__(type(exc), exc, exc.__traceback__) else exc
         except BaseException as remaining:
             return remaining
         finally:
             self._closed = self._clock()
-            self._unlink()
+            self._token._remove_callback(self)
+            for token in self._followed:
+                token._remove_callback(self)
+            if self._heard or self._removers or self._take_timer_back is not None:
+                self._unlink()
+            current = _current.get()
+            if current and current[0]() is self:
+                _current.set(self._around)
 
     def outside_cancelation(self) -> Cancelation:
         """Tell why the block was cancelled from outside, as far as that can be known."""
@@ -263,7 +286,7 @@ class Block(Listener):
 
     def notice_deadline(self) -> None:
         """Tell the token if the deadline has passed: the scope tells only the block. Safe in any thread."""
-        owner: Any = self._owner() if self.is_late else None
+        owner = self._owner() if self.is_late else None
         if owner is not None:
             owner._time_is_up()
 
@@ -311,15 +334,11 @@ class Block(Listener):
     def _unlink(self) -> None:
         if self._take_timer_back is not None:
             self.keep_time()
-        self._token._remove_callback(self)
         for listener in self._heard:
             listener.remove()
         for remove in self._removers:
             remove()
         self._heard = self._removers = ()
-        current = _current.get()
-        if current and current[0]() is self:
-            _current.set(self._around)
 
 
 @final

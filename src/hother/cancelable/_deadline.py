@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 def first_deadline(operation: Cancelable, block: Block) -> float:
     """The deadline of a block that is about to be opened, and that the operation will have."""
-    if operation._entered_at is None:
-        operation._entered_at = block.opened_at
+    assert operation._entered_at is not None
     if operation._parents or operation._leaders:
         return _earliest(operation, block)[0]
     return inf if operation._timeout is None else operation._entered_at + operation._timeout

@@ -9,8 +9,7 @@ from anyio import get_cancelled_exc_class
 from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, leaves
-from ._core._lifecycle import CANCELLED, COMPLETED, OperationStatus
-from ._deadline import tell_followers
+from ._core._lifecycle import CANCELLED, OperationStatus
 
 if TYPE_CHECKING:
     from ._scope import Cancelable
@@ -23,7 +22,7 @@ _EVENTS = {
 
 
 def settle(operation: Cancelable, block: Block, left: BaseException | None, stopped: bool) -> None:
-    """Settle how *operation* ended, and tell its observers.
+    """Settle how *operation* ended, if not as it should, and tell its observers.
 
     Args:
         operation: The operation.
@@ -34,16 +33,12 @@ def settle(operation: Cancelable, block: Block, left: BaseException | None, stop
     if stopped:
         operation._settle_stopped()
         operation._become(CANCELLED)
-    elif left is None:
-        operation._become(COMPLETED)
-    elif all(_is_from_outside(block, leaf) for leaf in leaves(left)):
+    elif left is not None and all(_is_from_outside(block, leaf) for leaf in leaves(left)):
         operation._settle(block.outside_cancelation())
         operation._become(OperationStatus.CANCELLED)
     else:
         operation._error = repr(left)
         operation._become(OperationStatus.FAILED)
-    if operation._followers:
-        tell_followers(operation)  # children that go on have no deadline of a parent that has ended
 
 
 async def tell(operation: Cancelable, left: BaseException | None) -> None:

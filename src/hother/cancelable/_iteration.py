@@ -205,11 +205,11 @@ async def _in_a_block(operation: Cancelable, advance: Callable[[], Awaitable[T]]
         listen(operation, block)
         item = await advance()
     except BaseException as error:
-        if block.close(type(error), error, error.__traceback__) is not None:
+        if block.close(error) is not None:
             raise
         stopped = error
     else:
-        block.close(None, None, None)
+        block.close(None)
         return item
     operation._settle_stopped()
     if not operation._raise_on_cancel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -9,11 +10,12 @@ from . import _causes, _deadline
 from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, LifecycleError, error_for
-from ._core._lifecycle import RUNNING
+from ._core._lifecycle import COMPLETED, RUNNING
 from ._core._report import report
 from ._ending import is_own_error, raise_again, settle, tell
 
 if TYPE_CHECKING:
+    from ._critical import Sections
     from ._scope import Cancelable
     from ._watch import Watch
 
@@ -32,10 +34,11 @@ async def enter(operation: Operation) -> Operation:
         )
     if operation._sources or operation._leaders:
         await _open_watch(operation)
-    operation._block = open_block(operation)
+    operation._block = block = open_block(operation)
     try:
         operation._become(RUNNING)
-        listen(operation, operation._block)
+        if operation._tokens or operation._parents or operation._leaders or operation._followers:
+            listen(operation, block)
         if operation._watch is not None:
             await operation._watch.start()
         if "start" in operation._callbacks:
@@ -57,23 +60,35 @@ async def leave(
     assert block is not None
     raised = exc
     if operation._sections is not None:
-        try:
-            await operation._sections.wait()
-        except BaseException as error:  # an interruption of the task, which no scope can stop
-            exc_type, exc, traceback = type(error), error, error.__traceback__
-    operation._keep_above_id(block)
-    left = block.close(exc_type, exc, traceback)
+        exc = await _end_sections(operation._sections, exc)
+    if operation._parents or block.outer:
+        operation._keep_above_id()
+    left = block.close(exc)
     if operation._watch is not None:
         left = await _end_watch(operation, operation._watch, left)
-    stopped = exc is not None and (left is None or is_own_error(operation, left))
-    settle(operation, block, left, stopped)
+    stopped = False
+    if exc is None and left is None:
+        operation._become(COMPLETED)
+    else:
+        stopped = exc is not None and (left is None or is_own_error(operation, left))
+        settle(operation, block, left, stopped)
+    if operation._followers:
+        _deadline.tell_followers(operation)  # children that go on have no deadline of a parent that has ended
     if operation._callbacks:
         await tell(operation, left)
-    if stopped:
-        if operation._raise_on_cancel and not isinstance(left, CancelationError):
-            assert operation.cancelation is not None
-            raise error_for(operation.cancelation, operation.context) from exc
-        return not operation._raise_on_cancel
+    return _catches_own(operation, exc, left) if stopped else _lets_pass(raised, left)
+
+
+def _catches_own(operation: Cancelable, exc: BaseException | None, left: BaseException | None) -> bool:
+    """Tell whether the end of a block that its own cancelation has ended is a quiet one, or raise."""
+    if operation._raise_on_cancel and not isinstance(left, CancelationError):
+        assert operation.cancelation is not None
+        raise error_for(operation.cancelation, operation.context) from exc
+    return not operation._raise_on_cancel
+
+
+def _lets_pass(raised: BaseException | None, left: BaseException | None) -> bool:
+    """Have what is *left* go on, which is what was *raised*, or comes in place of that."""
     if left is not None and left is not raised:
         raise_again(left)
     return False
@@ -86,17 +101,21 @@ def open_block(operation: Cancelable, previous: Block | None = None) -> Block:
         block.follow_up(previous)
     block.tells_in_time = operation._tells_in_time
     block.cleanup = operation._cleanup
-    block.open(_deadline.first_deadline(operation, block))
+    if operation._entered_at is None:
+        operation._entered_at = block.opened_at
+    is_timed = operation._timeout is not None or operation._parents or operation._leaders
+    block.open(_deadline.first_deadline(operation, block) if is_timed else inf)
     return block
 
 
 def listen(operation: Cancelable, block: Block) -> None:
-    """Have *block* stopped by all that cancels *operation*, and tell those that go by its deadline."""
-    operation._token._listen(block)
+    """Have *block* stopped by what else cancels *operation*, and tell those that go by its deadline."""
     if operation._parents or operation._leaders:
         _causes.listen(operation, block)
         _deadline.follow_deadlines(operation, block)
-    elif operation._tokens:
+    elif operation._unless is None:
+        block.follow(operation._tokens)
+    else:
         hear = _causes.hearing(operation, operation._unless)
         for token in operation._tokens:
             block.listen(token, hear)
@@ -116,6 +135,15 @@ async def _open_watch(operation: Cancelable) -> None:
 
         operation._watch = Watch(sources, operation._settle)
         await operation._watch.open()
+
+
+async def _end_sections(sections: Sections, exc: BaseException | None) -> BaseException | None:
+    """Wait for sections that are still open. Returns what goes on: *exc*, or what has come instead."""
+    try:
+        await sections.wait()
+    except BaseException as error:  # an interruption of the task, which no scope can stop
+        return error
+    return exc
 
 
 async def _end_watch(operation: Cancelable, watch: Watch, left: BaseException | None) -> BaseException | None:

@@ -132,15 +132,19 @@ class Cancelable:
     _followers: dict[object, Cancelable] | None = None  # those that go by its deadline
 
     def _take(self, options: OperationOptions) -> None:
-        parent = options.get("parent")
-        if not isinstance(parent, (Cancelable, type(None))):
-            raise TypeError(f"parent must be a Cancelable, got {parent!r}")
-        self._parents = () if parent is None else (parent,)
-        self._given_id = options.get("operation_id")
         self._name = options.get("name")
-        self._metadata = dict(options.get("metadata") or {})
         self._raise_on_cancel = options.get("raise_on_cancel", True)
-        self._observers = tuple(options.get("observers", ()))
+        self._given_id = options.get("operation_id")
+        parent = options.get("parent")
+        if parent is not None:
+            if not isinstance(parent, Cancelable):
+                raise TypeError(f"parent must be a Cancelable, got {parent!r}")
+            self._parents = (parent,)
+        metadata = options.get("metadata")
+        if metadata:
+            self._metadata = dict(metadata)
+        if "observers" in options:
+            self._observers = tuple(options["observers"])
         if "unless" in options:
             self._unless = checked_policy(options["unless"])
         if "grace" in options:
@@ -699,10 +703,9 @@ class Cancelable:
             self._become(OperationStatus.SHIELDED if entered else OperationStatus.RUNNING)
         self._shields = shields
 
-    def _keep_above_id(self, block: Block) -> None:
-        """Keep the id of the operation above, which may be gone once *block* was left."""
-        if self._parents or block.outer:
-            self._above_id = self._find_above_id()
+    def _keep_above_id(self) -> None:
+        """Keep the id of the operation above, which may be gone once the block was left."""
+        self._above_id = self._find_above_id()
 
     def _find_above_id(self) -> str | None:
         above = self.parent or (None if self._block is None else next(self._block.enclosing_owners(), None))

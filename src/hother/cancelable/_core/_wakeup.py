@@ -17,10 +17,10 @@ from functools import lru_cache
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-from anyio import get_cancelled_exc_class
 from anyio.lowlevel import EventLoopToken, current_token
 
 if TYPE_CHECKING:
+    from anyio import CancelScope
     from anyio.abc import AsyncBackend
 
 _LOOP_MACHINERY = frozenset(
@@ -34,40 +34,54 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITER
 
 _NOWHERE = object()
 
+try:  # what AnyIO asks, too, four calls further down
+    from sniffio import current_async_library as _current_backend
+except ImportError:  # then AnyIO takes everything for asyncio
 
-# Where a block runs: AnyIO's backend, its token for the loop, the loop's clock, which any thread may ask, and
-# what tells the task from the others of its loop. No class, since each block needs one.
-Place: TypeAlias = "tuple[type[AsyncBackend], Any, Callable[[], float], int]"
+    def _current_backend() -> str:
+        return "asyncio"
 
-# How to find that out, by the exception that each backend has for itself. To ask AnyIO for the loop takes as
-# long as to make a scope, and its class of scopes asks again, and makes them twice: so blocks use these.
-_finders: dict[type[BaseException], Callable[[], Place]] = {}
+
+# Where a block runs: AnyIO's backend and its class of scopes, its token for the loop, the loop's clock, which
+# any thread may ask, and what tells the task from the others of its loop. No class: each block needs one.
+Place: TypeAlias = "tuple[type[AsyncBackend], type[CancelScope], Any, Callable[[], float], int]"
+
+# How to find that out, by the name of the backend. To ask AnyIO for the loop takes as long as to make a
+# scope, and `anyio.CancelScope` asks again, and makes each twice: so blocks use these.
+_finders: dict[str, Callable[[], Place]] = {}
 
 
 def current_place() -> Place:
-    """Return where this code runs: the backend, its token for the loop, the clock, and the id of the task.
+    """Return where this code runs: the backend, its scopes, its token for the loop, the clock, the task's id.
 
     Once a task has ended, another one may have its id.
 
     Raises:
         RuntimeError: If no event loop runs in this thread.
     """
-    exception = get_cancelled_exc_class()
-    find = _finders.get(exception)
-    if find is None:
-        find = _finders[exception] = _finder(current_token())
-    return find()
+    try:
+        find = _finders.get(_current_backend())
+    except RuntimeError:  # of sniffio
+        find = None
+    return (find or _found())()
+
+
+def _found() -> Callable[[], Place]:
+    loop = current_token()  # fails where none runs
+    find = _finders[_current_backend()] = _finder(loop)
+    return find
 
 
 def _finder(loop: EventLoopToken) -> Callable[[], Place]:
     backend = loop.backend_class
+    scopes = type(backend.create_cancel_scope())
     if hasattr(loop.native_token, "call_soon_threadsafe"):
         from asyncio import current_task
 
         def find_in_asyncio() -> Place:
             task: Any = current_task()
             native = task.get_loop()
-            return backend, native, native.time, id(task)
+            return backend, scopes, native, native.time, id(task)
 
         return find_in_asyncio
 
@@ -75,7 +89,7 @@ def _finder(loop: EventLoopToken) -> Callable[[], Place]:
 
     def find_in_trio() -> Place:
         clock = lowlevel.current_clock().current_time
-        return backend, lowlevel.current_trio_token(), clock, id(lowlevel.current_task())
+        return backend, scopes, lowlevel.current_trio_token(), clock, id(lowlevel.current_task())
 
     return find_in_trio
 
