@@ -303,6 +303,7 @@ class Delivery:
 
     async def _until_told(self) -> None:
         if self._request_token is not None and self._request_token is current_request_token():
+            self._scope[EXCHANGE_KEY].reader.start()  # a stream lasts: it need not stand in line to be monitored
             self._stop(await self._request_token.wait())  # behind our middleware
         elif self._may_receive():
             while (await self._receive())["type"] not in _DISCONNECTS:
