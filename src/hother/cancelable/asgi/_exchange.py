@@ -164,6 +164,11 @@ class Exchange(Listener):
                 else:
                     self._begin_to_wait()
                     await go_on(steps, trap)
+            except GeneratorExit:  # whoever closes our coroutine gives us nothing to wait in
+                self._application_ended(outer_exchange)
+                self._end()
+                self._let_go()
+                raise
             except BaseException as error:
                 self._error = error
             self._application_ended(outer_exchange)
