@@ -161,7 +161,7 @@ def test_a_thousand_clients_who_leave_at_random_leave_nothing(server: ServerProc
     assert latencies[-1] < 5  # on a machine that does a thousand other things
     own = _from_being_told(server, key)
     assert len(own) == 1000
-    assert own[989] < 0.1, "in what is ours, 99 % are soon over: the machine and the server have no part in it"
+    assert median(own) < 0.05, "what is ours is soon over, however late the server has told"
     assert after["twice"] == []
     assert after["tasks"] <= before["tasks"]
     assert after["files"] <= before["files"] + 1

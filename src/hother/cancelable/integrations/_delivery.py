@@ -119,6 +119,7 @@ class Delivery:
             grouping=AsTheyCome() if manner.chunk_size is None else Chunks(manner.chunk_size),
             is_whole=manner.is_whole,
             send_timeout=manner.send_timeout,
+            is_timed=manner.has_courier,
             on_broken=self._left,
         )
         self._courier: Courier | None = None
