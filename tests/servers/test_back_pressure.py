@@ -1,4 +1,4 @@
-"""What servers do with a client that does not read, without anything of ours: evidence for what the docs say."""
+"""What servers do with a client that does not read, without anything of ours: evidence for the docs."""
 
 from __future__ import annotations
 

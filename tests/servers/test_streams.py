@@ -16,7 +16,6 @@ from tests.servers.raw_client import hang_up, http_request, open_response, read_
 
 APP = "tests.servers.streams_app:app"
 LIMIT = 0.5  #: seconds: far more than it takes
-MOMENTS = ("told", "closed")
 ONE_OF_EACH = ["uvicorn-asyncio", "hypercorn-trio"]
 
 one_of_each = pytest.mark.parametrize("server_kind", ONE_OF_EACH, indirect=True, scope="module")
@@ -140,8 +139,9 @@ def test_a_client_may_come_back(server: ServerProcess, key: str) -> None:
 
 def _from_being_told(server: ServerProcess, key: str) -> list[float]:
     """How many seconds each generator ran on when the server had said that its client has left."""
-    moments = {name: {event.key: event.at for event in server.events if event.name == name} for name in MOMENTS}
-    told, closed = moments["told"], moments["closed"]
+    told, closed = (
+        {event.key: event.at for event in server.events if event.name == name} for name in ("told", "closed")
+    )
     return sorted(closed[each] - at for each, at in told.items() if each and each.startswith(f"{key}-"))
 
 

@@ -36,8 +36,8 @@ from .._core._lifecycle import OperationStatus
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._token import CancelationToken
 from .._scope import Cancelable
-from ..asgi import TOKEN_KEY, current_request_token
-from ..asgi._exchange import EXCHANGE_KEY
+from ..asgi import TOKEN_KEY
+from ..asgi._exchange import EXCHANGE_KEY, current_exchange
 from ..asgi._outcome import root_of
 from ..asgi._quirks import is_in_base_http_middleware
 from ._closing import close_all
@@ -303,9 +303,10 @@ class Delivery:
                 await self._end()
 
     async def _until_told(self) -> None:
-        if self._request_token is not None and self._request_token is current_request_token():
-            self._scope[EXCHANGE_KEY].reader.start()  # a stream lasts: it need not stand in line to be monitored
-            self._stop(await self._request_token.wait())  # behind our middleware
+        exchange = current_exchange()
+        if exchange is not None and self._request_token is exchange._token:  # behind our middleware
+            exchange.reader.start()  # a stream lasts: it need not stand in line to be monitored
+            self._stop(await exchange._token.wait())
         elif self._may_receive():
             while (await self._receive())["type"] not in _DISCONNECTS:
                 pass

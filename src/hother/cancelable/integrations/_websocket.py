@@ -85,7 +85,8 @@ class CancelableWebSocket(WebSocket):
     does, so that a handler that only sends hears of its client's leaving, and it closes the connection
     in the end: with 1000 if all went well, and with the code and the text of the cancelation if it was
     cut short. A connection that was not accepted by then is denied: with the cancelation's status and a
-    problem document, or, where the server sends no such response, with its 403. Errors of other kinds are left to the framework, whose handlers choose the code.
+    problem document, or, where the server sends no such response, with its 403. Errors of other kinds are
+    left to the framework, whose handlers choose the code.
 
     **When the client has left**, its operation is cancelled for that reason. A block is left with
     `DisconnectCancelation`, then. Outside of one, messages that came before can still be received; then
