@@ -304,9 +304,10 @@ class Delivery:
 
     async def _until_told(self) -> None:
         exchange = current_exchange()
-        if exchange is not None and self._request_token is exchange._token:  # behind our middleware
+        token = self._request_token
+        if exchange is not None and token is not None and token is exchange._token:  # behind our middleware
             exchange.reader.start()  # a stream lasts: it need not stand in line to be monitored
-            self._stop(await exchange._token.wait())
+            self._stop(await token.wait())
         elif self._may_receive():
             while (await self._receive())["type"] not in _DISCONNECTS:
                 pass
