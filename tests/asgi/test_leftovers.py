@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import pytest
 from anyio import create_task_group, wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
 
 from hother.cancelable import Cancelable, CancelationToken, current_operation
 from hother.cancelable._block import Block
-from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, current_request_token
+from hother.cancelable.asgi import (
+    TOKEN_KEY,
+    RequestCancelationMiddleware,
+    clean_up_with,
+    current_request_token,
+)
 from hother.cancelable.asgi._agenda import Agenda
 from hother.cancelable.asgi._course import Course
-from hother.cancelable.asgi._exchange import Exchange
+from hother.cancelable.asgi._exchange import EXCHANGE_KEY, Exchange
 from hother.cancelable.asgi._receive import Reader
 from hother.cancelable.asgi._response import Response
 from hother.cancelable.asgi._types import ASGIApp, Message, Receive, Scope, Send
@@ -266,3 +273,59 @@ async def test_cancelling_the_token_of_a_request_that_is_over_does_nothing() -> 
     await wait_all_tasks_blocked()
 
     assert peer.status == 200
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_request_whose_coroutine_is_closed_is_over(kind: Literal["http", "websocket"]) -> None:
+    """
+    As an interpreter does with what is left: nothing can be waited for, and its monitors end by themselves.
+    """
+    ended: list[BaseException] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await anyio.sleep(HOUR)
+        except BaseException as error:
+            ended.append(error)
+            raise
+
+    async def never(*_: object) -> Any:
+        await anyio.sleep_forever()
+
+    scope = Peer(kind=kind).scope
+    before = len(anyio.get_running_tasks())
+    steps: Any = RequestCancelationMiddleware(app, default_timeout=30)(scope, never, never)
+    steps.send(None)
+    await checkpoint()  # its monitors begin to wait
+    steps.close()
+    await wait_all_tasks_blocked()
+
+    assert [type(error) for error in ended] == [GeneratorExit]
+    assert not scope[TOKEN_KEY].is_cancelled
+    assert scope[TOKEN_KEY].statistics().callbacks == 0
+    assert scope[EXCHANGE_KEY] is None
+    assert len(anyio.get_running_tasks()) == before
+
+
+@pytest.mark.only_on("asyncio")  # Trio has no tasks that may leave a scope open
+async def test_a_request_whose_coroutine_is_closed_by_another_task_is_over() -> None:
+    """
+    Not with the complaint of the scope that is left there, nor with clean-ups that would have to wait.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        clean_up_with(checkpoint)
+        await anyio.sleep(HOUR)
+
+    async def never(*_: object) -> Any:
+        await anyio.sleep_forever()
+
+    steps: Any = RequestCancelationMiddleware(app, default_timeout=30)(Peer().scope, never, never)
+
+    async def begin() -> None:
+        steps.send(None)
+        await checkpoint()
+
+    await asyncio.create_task(begin())  # a task group would complain, too, about the scope that is left open
+    steps.close()
+    await wait_all_tasks_blocked()

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hother.cancelable import Cancelable, CancelationReason, TimeoutCancelation
+from hother.cancelable.asgi import _crowd
 from hother.cancelable.integrations.starlette import (
     Drain,
     RequestCancelationMiddleware,
@@ -85,6 +86,24 @@ async def ticks(steps: list[Any], text: str = "{}\n\n") -> AsyncIterator[str]:
             await anyio.sleep(1)
     finally:
         steps.append(anyio.current_time())
+
+
+# --- In a crowd
+
+
+@every_server
+async def test_a_stream_does_not_wait_until_the_crowd_is_looked_after(
+    habits: Habits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    However many requests are open: it lasts, and its client's leaving is seen from the beginning.
+    """
+    monkeypatch.setattr(_crowd, "FEW", 0)
+    monkeypatch.setattr(_crowd, "PATIENCE", 0.5)
+    steps: list[float] = []
+    await stream(ticks(steps), habits=habits, act=leave, after=0.01)
+
+    assert steps == [0.01]
 
 
 # --- The last word

@@ -486,23 +486,99 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], error: type[Exc
         CancelableWebSocket(WebSocket(peer.scope, peer.receive, peer.send), Cancelable(), **options)
 
 
-async def test_a_connection_that_was_not_accepted_is_denied() -> None:
+async def in_a_quiet_block(websocket: WebSocket) -> None:
     """
-    With the middleware's document, where the server can send one.
+    Be late, and leave the block quietly.
+    """
+    async with CancelableWebSocket(websocket, Cancelable(timeout=1, raise_on_cancel=False)):
+        await anyio.sleep(HOUR)
+
+
+async def in_a_block(websocket: WebSocket) -> None:
+    """
+    Be late in a block that raises.
+    """
+    async with CancelableWebSocket(websocket, Cancelable(timeout=1)):
+        await anyio.sleep(HOUR)
+
+
+@with_cancelation(timeout=1)
+async def in_a_decorator(websocket: WebSocket) -> None:
+    """
+    Be late in an operation that knows nothing of WebSockets.
+    """
+    await anyio.sleep(HOUR)
+
+
+async def by_hand(websocket: WebSocket) -> None:
+    """
+    Be late in a plain operation.
+    """
+    async with Cancelable(timeout=1):
+        await anyio.sleep(HOUR)
+
+
+late = pytest.mark.parametrize(
+    "endpoint", [in_a_quiet_block, in_a_block, in_a_decorator, by_hand], ids=lambda it: it.__name__
+)
+
+
+@late
+@with_and_without
+@pytest.mark.parametrize("extension", [True, False], ids=["response", "no response"])
+async def test_a_connection_that_was_not_accepted_is_denied(
+    endpoint: Callable[[WebSocket], Awaitable[None]], middleware: bool, extension: bool
+) -> None:
+    """
+    With the status of the cancelation and its document, where the server can send one; else with a close.
+    """
+    peer = Peer(kind="websocket", extensions={"websocket.http.response": {}} if extension else {})
+    answers = middleware or endpoint is not by_hand
+    with suppress(*[] if middleware or endpoint is in_a_quiet_block else [TimeoutCancelation]):
+        await peer.run(serve(endpoint, middleware=middleware))
+
+    assert peer.violations == []
+    assert not peer.accepted
+    assert peer.status == (504 if extension and answers else None)
+    expected = [(1011, "timed out after 1 seconds")] if answers and not extension else []
+    assert closes(peer) == expected
+
+
+@pytest.mark.parametrize("raises", [True, False], ids=["raises", "quiet"])
+@with_and_without
+async def test_a_declared_disconnect_is_no_status(raises: bool, middleware: bool) -> None:
+    """
+    499 is for logs: servers cannot send it. A close does not say more, but is one.
     """
 
     async def endpoint(websocket: WebSocket) -> None:
-        async with CancelableWebSocket(websocket, Cancelable(timeout=1)):
+        operation = Cancelable(raise_on_cancel=raises)
+        async with CancelableWebSocket(websocket, operation):
+            operation.cancel(CancelationReason.DISCONNECT)
             await anyio.sleep(HOUR)
 
-    for middleware, expected in [(True, 504), (False, None)]:
-        peer = Peer(kind="websocket", extensions={"websocket.http.response": {}})
-        try:
-            await peer.run(serve(endpoint, middleware=middleware))
-        except TimeoutCancelation:
-            assert not middleware
-        assert peer.status == expected
-        assert len(closes(peer)) == (not middleware)
+    peer = Peer(kind="websocket", extensions={"websocket.http.response": {}})
+    with suppress(DisconnectCancelation):
+        await peer.run(serve(endpoint, middleware=middleware))
+
+    assert peer.status is None
+    assert closes(peer) == [(1001, "the client disconnected")]
+
+
+async def test_a_denial_of_the_handlers_that_is_cut_short_is_left_so() -> None:
+    """
+    Nothing fits behind a part of it.
+    """
+
+    @with_cancelation(timeout=1)
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        await anyio.sleep(HOUR)
+
+    peer = Peer(kind="websocket", extensions={"websocket.http.response": {}})
+    await peer.run(serve(endpoint))
+
+    assert [message["type"] for message in peer.sent] == ["websocket.http.response.start"]
 
 
 async def test_the_decorator_does_not_close_again() -> None:

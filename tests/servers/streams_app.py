@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hother.cancelable import Cancelable
 from hother.cancelable.integrations.starlette import (
@@ -93,6 +94,46 @@ async def stream(request: Request) -> Response:
 async def crowd(request: Request) -> Response:
     """Tick so slowly that a thousand streams are not more than a server can send."""
     return await cancelable_streaming_response(ticks(request.url.query, pace=2), operation(request))
+
+
+class Floor(Response):
+    """What a stream's end cannot be faster than: it only waits for the server to say that the client left."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send one piece, and wait."""
+        key = scope["query_string"].decode()
+        record("running", key=key)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        record("closed", key=key)
+
+
+async def floor(_: Request) -> Response:
+    """Wait for the client's leaving, by hand."""
+    return Floor()
+
+
+class Told:
+    """Records when the server says that a client has left; around the middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope.get("path") != "/crowd":
+            await self.app(scope, receive, send)
+            return
+
+        async def told() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                record("told", key=scope["query_string"].decode())
+            return message
+
+        await self.app(scope, told, send)
 
 
 async def sse(request: Request) -> Response:
@@ -226,6 +267,7 @@ def process() -> dict[str, Any]:
 routes = [
     Route("/stream", stream),
     Route("/crowd", crowd),
+    Route("/floor", floor),
     Route("/sse", sse),
     Route("/deadline/{ending}", deadline),
     Route("/chunks", chunks),
@@ -239,4 +281,5 @@ routes = [
 ]
 app = Starlette(routes=routes, lifespan=lifespan)
 app.add_middleware(RequestCancelationMiddleware)
+app.add_middleware(Told)
 plain_app = Starlette(routes=routes, lifespan=lifespan)  #: without the middleware

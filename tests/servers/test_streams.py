@@ -137,12 +137,20 @@ def test_a_client_may_come_back(server: ServerProcess, key: str) -> None:
     assert third.status == 204
 
 
+def _from_being_told(server: ServerProcess, key: str) -> list[float]:
+    """How many seconds each generator ran on when the server had said that its client has left."""
+    told, closed = (
+        {event.key: event.at for event in server.events if event.name == name} for name in ("told", "closed")
+    )
+    return sorted(closed[each] - at for each, at in told.items() if each and each.startswith(f"{key}-"))
+
+
 @one_of_each
 def test_a_thousand_clients_who_leave_at_random_leave_nothing(server: ServerProcess, key: str) -> None:
     """
     Each generator is closed once, soon after its client has left; no task, file or object is left.
     """
-    leave_at_random(server, "/crowd", f"{key}-warm", 50, within=0.5)
+    leave_at_random(server, "/crowd", f"warm-{key}", 50, within=0.5)
     before = settled_leftovers(server)
 
     latencies = leave_at_random(server, "/crowd", key, 1000, within=5)
@@ -151,6 +159,9 @@ def test_a_thousand_clients_who_leave_at_random_leave_nothing(server: ServerProc
     assert len(latencies) == 1000
     assert median(latencies) < 0.1
     assert latencies[-1] < 5  # on a machine that does a thousand other things
+    own = _from_being_told(server, key)
+    assert len(own) == 1000
+    assert median(own) < 0.05, "what is ours is soon over, however late the server has told"
     assert after["twice"] == []
     assert after["tasks"] <= before["tasks"]
     assert after["files"] <= before["files"] + 1

@@ -231,7 +231,8 @@ class Cancelable:
         It takes over name, metadata and observers, and tells this one's id as that of its parent. Neither
         this operation nor anything else around its block interrupts it, in whatever task that is; a native
         ``Task.cancel()`` of asyncio does. For work that must be done although nobody waits for it any more:
-        give it a *timeout*.
+        give it a *timeout*. Its block is what is kept apart so: go through a `stream` of it in there. A step
+        of one elsewhere ends with what is around that.
 
         Args:
             timeout: How long the block may take, in seconds, counted from entering it.

@@ -182,11 +182,11 @@ class Exchange(Listener):
                     await self._settle()
             finally:
                 self._end()
-                if self._monitors:
+                if self._monitors and not self._is_closed:
                     await self._wait_for_monitors()
         finally:
             try:
-                if self._course is not None and self._course.has_clean_ups:
+                if self._course is not None and self._course.has_clean_ups and not self._is_closed:
                     await self._course.clean_up()
             finally:  # whoever cancels us natively: the server's end waits for who does not leave
                 self._leave()
@@ -245,7 +245,8 @@ class Exchange(Listener):
             if self._work.close(self._error):
                 self._error = None
         except BaseException as remaining:  # of a group in which there was our cancelation, too
-            self._error = remaining
+            if not self._is_closed:  # from another task, perhaps: then the scope complains
+                self._error = remaining
         _exchange.set(outer_exchange)
         self._scope[TOKEN_KEY] = self._outer_token or self._token
         self._scope[EXCHANGE_KEY] = self._outer
@@ -263,6 +264,11 @@ class Exchange(Listener):
         if self._reader is not None:
             self._reader.stop()
         self.stop_reading()
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether our coroutine is being closed: whoever does that gives us nothing to wait in."""
+        return isinstance(self._error, GeneratorExit)
 
     async def _wait_for_monitors(self) -> None:
         """Wait, whoever cancels us: nothing of a request outlives it, and what they do is soon over."""

@@ -49,7 +49,8 @@ class RequestCancelationMiddleware:
             seen, as without the middleware. With ``Expect: 100-continue`` nothing is read ahead
             before the handler first asks.
         answer_timeout: How long sending the answer for a cancelled handler may take, in seconds; how long
-            a last message may take that the client has not waited for; and closing a WebSocket.
+            a last message may take that the client has not waited for; and closing a WebSocket. ``None``: for
+            as long as the server waits for a client that has stalled, and the request lasts as long as that.
         websocket_grace: How long a WebSocket handler that got ``websocket.disconnect`` may take to end by
             itself, in seconds. It is cancelled then, or when it sends another message.
         on_shutdown: What becomes of a handler when the server begins to stop; the same choices, and

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import inf
 
-from anyio import CancelScope, Event, current_time, sleep_forever
+from anyio import CancelScope, Event, current_time
 
 from ._outlet import Outlet
 
@@ -38,6 +38,7 @@ class Courier:
         "_latest_flush",
         "_nap",
         "_outlet",
+        "_wake",
     )
 
     def __init__(self, outlet: Outlet, *, flush_after: float, heartbeat: bytes, interval: float) -> None:
@@ -47,6 +48,7 @@ class Courier:
         self._heartbeat = heartbeat
         self._interval = interval
         self._nap = CancelScope()
+        self._wake = Event()
         self._has_ended = False
         self._flushed: Event | None = None  # for who waits for it, while somebody does
         self._flush_at = inf
@@ -56,7 +58,7 @@ class Courier:
         """Wait until all of what was added that makes messages is sent. A checkpoint if there is some."""
         outlet = self._outlet
         if outlet.is_ready:
-            self._nap.cancel()
+            self._wake.set()  # to cancel the nap would cost several times as much
         elif outlet.has_waiting:
             self._expect_more()
         # What is added when the courier has been interrupted is sent with the last word.
@@ -80,8 +82,9 @@ class Courier:
                 await self._do_what_is_due()
                 # Woken earlier if there is something to send. Now there is not: all that has come while
                 # something was sent was sent with it.
+                self._wake = Event()
                 with CancelScope(deadline=min(self._flush_at, self._beat_at)) as self._nap:
-                    await sleep_forever()
+                    await self._wake.wait()
         finally:
             self._has_ended = True
             self._tell_waiting()

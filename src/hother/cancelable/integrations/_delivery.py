@@ -36,8 +36,8 @@ from .._core._lifecycle import OperationStatus
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._token import CancelationToken
 from .._scope import Cancelable
-from ..asgi import TOKEN_KEY, current_request_token
-from ..asgi._exchange import EXCHANGE_KEY
+from ..asgi import TOKEN_KEY
+from ..asgi._exchange import EXCHANGE_KEY, current_exchange
 from ..asgi._outcome import root_of
 from ..asgi._quirks import is_in_base_http_middleware
 from ._closing import close_all
@@ -119,6 +119,7 @@ class Delivery:
             grouping=AsTheyCome() if manner.chunk_size is None else Chunks(manner.chunk_size),
             is_whole=manner.is_whole,
             send_timeout=manner.send_timeout,
+            is_timed=manner.has_courier,
             on_broken=self._left,
         )
         self._courier: Courier | None = None
@@ -307,8 +308,11 @@ class Delivery:
                 await self._end()
 
     async def _until_told(self) -> None:
-        if self._request_token is not None and self._request_token is current_request_token():
-            self._stop(await self._request_token.wait())  # behind our middleware
+        exchange = current_exchange()
+        token = self._request_token
+        if exchange is not None and token is not None and token is exchange._token:  # behind our middleware
+            exchange.reader.start()  # a stream lasts: it need not stand in line to be monitored
+            self._stop(await token.wait())
         elif self._may_receive():
             while (await self._receive())["type"] not in _DISCONNECTS:
                 pass

@@ -25,6 +25,7 @@ from .._core._token import CancelationToken
 from .._scope import Cancelable
 from ..asgi import close_message, current_request_token, outcome_of, problem
 from ._requests import get_request_token, note_answer
+from ._websocket_closing import is_deniable
 
 
 def decorator(timeout: Any, http_exception: type[HTTPException] | None) -> Any:
@@ -109,16 +110,16 @@ def _operation(
 
 
 def _is_closed(connection: HTTPConnection | None) -> bool:
-    """Whether the client of a WebSocket was told already."""
-    closed = WebSocketState.DISCONNECTED
-    return isinstance(connection, WebSocket) and connection.application_state is closed
+    """Whether the client of a WebSocket was told already, or is being told."""
+    told = (WebSocketState.DISCONNECTED, WebSocketState.RESPONSE)
+    return isinstance(connection, WebSocket) and connection.application_state in told
 
 
 def _framework_error(
     cancelation: Cancelation, connection: HTTPConnection | None, http_exception: type[HTTPException]
 ) -> Exception:
     outcome = outcome_of(cancelation)
-    if isinstance(connection, WebSocket):
+    if isinstance(connection, WebSocket) and not is_deniable(connection, cancelation):
         message = close_message(cancelation)
         return WebSocketException(message["code"], message["reason"])
     return http_exception(outcome.status, str(problem(cancelation)["detail"]), outcome.headers)

@@ -29,12 +29,14 @@ class Outlet:
         is_whole: Whether a message that is being sent is not interrupted when the stream is ended, but
             given `FAREWELL_BUDGET`. Needed if anything is to follow it.
         send_timeout: How long the client may take to make room for a message, in seconds.
+        is_timed: Whether *send_timeout*, or `sent_at`, is for anybody.
         on_broken: Called when the server raises that the client has left (ASGI 2.4).
     """
 
     __slots__ = (
         "_grouping",
         "_is_closed",
+        "_is_timed",
         "_is_torn",
         "_is_whole",
         "_limit",
@@ -57,12 +59,14 @@ class Outlet:
         grouping: Grouping,
         is_whole: bool,
         send_timeout: float | None,
+        is_timed: bool,
         on_broken: Callable[[], None],
     ) -> None:
         self._send = send
         self._grouping = grouping
         self._is_whole = is_whole
         self._timeout = inf if send_timeout is None else send_timeout
+        self._is_timed = is_timed
         self._on_broken = on_broken
         self._lock = Lock(fast_acquire=True)
         self._limit = inf  # when all sending ends, since the stream does
@@ -74,7 +78,7 @@ class Outlet:
         self._tail = b"\n\n"
         self.has_started = False  #: whether the response has
         self.is_complete = False  #: whether all of it was handed to the server
-        self.sent_at = current_time()  #: when something was last sent
+        self.sent_at = current_time()  #: when something was last sent, if it is timed
 
     @property
     def is_closed(self) -> bool:
@@ -176,7 +180,8 @@ class Outlet:
         self._is_torn = True  # until it is through
         with CancelScope(shield=self._is_whole, deadline=self._limit) as sending:
             self._sending = sending
-            self._be_patient(current_time() + self._timeout)
+            if self._is_timed:  # to ask for the time is a good part of what a short piece costs
+                self._be_patient(current_time() + self._timeout)
             try:
                 await self._send(message)
                 self._is_torn = False
@@ -185,8 +190,9 @@ class Outlet:
                 self._is_closed = True
             finally:
                 self._sending = None
-                self._be_patient(inf)
-        self.sent_at = current_time()
+                if self._is_timed:
+                    self._be_patient(inf)
+                    self.sent_at = current_time()
         if sending.cancelled_caught:
             self._is_closed = True
 

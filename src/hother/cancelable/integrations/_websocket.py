@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from types import TracebackType
@@ -35,14 +35,22 @@ from .._core._token import CancelationToken
 from .._ending import raise_again
 from .._scope import Cancelable
 from .._watch import Watch
-from ..asgi import TOKEN_KEY, close_message
+from ..asgi import TOKEN_KEY
 from ..asgi._exchange import EXCHANGE_KEY
 from ..asgi._options import Options
 from ..asgi._outcome import close_reason
 from ..asgi._receive import Reader
 from ..sources._source import Source
 from ._calls import call
-from ._websocket_closing import NO_CODE, WRONG_KIND, cause_of, checked_codes, farewell, in_own_words
+from ._websocket_closing import (
+    NO_CODE,
+    WRONG_KIND,
+    cause_of,
+    checked_codes,
+    farewell,
+    in_own_words,
+    last_words,
+)
 from ._websocket_sources import Keepalive, LastWords, ReadAhead, Reading, Silence
 
 if TYPE_CHECKING:
@@ -76,7 +84,9 @@ class CancelableWebSocket(WebSocket):
     Its block is the operation's, unless that was entered already. It also reads ahead, if no middleware
     does, so that a handler that only sends hears of its client's leaving, and it closes the connection
     in the end: with 1000 if all went well, and with the code and the text of the cancelation if it was
-    cut short. Errors of other kinds are left to the framework, whose handlers choose the code.
+    cut short. A connection that was not accepted by then is denied: with the cancelation's status and a
+    problem document, or, where the server sends no such response, with its 403. Errors of other kinds are
+    left to the framework, whose handlers choose the code.
 
     **When the client has left**, its operation is cancelled for that reason. A block is left with
     `DisconnectCancelation`, then. Outside of one, messages that came before can still be received; then
@@ -252,13 +262,18 @@ class CancelableWebSocket(WebSocket):
             code: The close code (RFC 6455, 7.4).
             reason: For humans; cut to 123 bytes.
         """
+        await self._close(code, close_reason(reason or ""), ())
+
+    async def _close(self, code: int, reason: str, denial: Sequence[Message]) -> None:
+        """Close the connection; or deny it, which is a response in place of the close frame."""
         if self._has_left or self.application_state in _NOT_CLOSABLE:
             return
-        reason = close_reason(reason or "")
         self._closed = {"code": code, "reason": reason}
         budget = 0 if self._is_stalled else self._close_timeout
         with anyio.move_on_after(budget, shield=True), suppress(WebSocketDisconnect, OSError):
-            await self._websocket.close(code, reason)
+            messages = denial or ({"type": "websocket.close", "code": code, "reason": reason},)
+            for message in messages:
+                await self._websocket.send(message)
 
     # --- The block
 
@@ -295,7 +310,7 @@ class CancelableWebSocket(WebSocket):
     ) -> bool | None:  # not bool: to type checkers that would mean that blocks may be left quietly
         assert self._block is not None
         left = await self._leave_block(self._block, exc)
-        left = await self._say_goodbye(self._last_word(self._block, left), left)
+        left = await self._say_goodbye(self._last_words(self._block, left), left)
         left = await self._end_watch(left)
         self._let_go()
         if left is not None and left is not exc:
@@ -337,20 +352,21 @@ class CancelableWebSocket(WebSocket):
             return error
         return None if caught else exc
 
-    def _last_word(self, block: Cancelable, left: BaseException | None) -> Message | None:
-        """What to close the connection with; ``None`` if that is for others to say."""
+    def _last_words(self, block: Cancelable, left: BaseException | None) -> tuple[Message, ...]:
+        """What to close the connection with, and to deny it with; nothing if that is for others to say."""
         cause = cause_of(self._cancelable, block, left)
-        if cause is None:
-            return {"code": 1000, "reason": ""} if left is None else None
-        if self.application_state is WebSocketState.CONNECTING and self._is_behind_middleware:
-            return None  # the middleware can deny the connection with a document
-        return close_message(cause, self._close_codes)
+        if cause is not None:
+            return last_words(self._websocket, cause, self._close_codes)
+        return ({"code": 1000, "reason": ""},) if left is None else ()
 
-    async def _say_goodbye(self, message: Message | None, left: BaseException | None) -> BaseException | None:
+    async def _say_goodbye(
+        self, messages: tuple[Message, ...], left: BaseException | None
+    ) -> BaseException | None:
         """Close the connection. Returns the exception that goes on: *left*, or what has come instead."""
-        if message is not None:
+        if messages:
+            close, *denial = messages
             try:
-                await self.close(message["code"], message["reason"])
+                await self._close(close["code"], close["reason"], denial)
             except Exception as error:  # of the server; what ended the block is more important
                 if left is None:
                     return error
@@ -393,10 +409,6 @@ class CancelableWebSocket(WebSocket):
             raise LifecycleError(
                 "idle_timeout and keepalive need a block: async with CancelableWebSocket(...) as socket"
             )
-
-    @property
-    def _is_behind_middleware(self) -> bool:
-        return self._reader is not None and self._own_reader is None
 
     @property
     def _is_closed_here(self) -> bool:

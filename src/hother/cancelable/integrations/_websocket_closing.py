@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from anyio import get_cancelled_exc_class
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from .._core._errors import cancelation_in, error_for, leaves
 from .._core._lifecycle import OperationStatus
 from .._core._reasons import Cancelation, CancelationReason
 from .._scope import Cancelable
+from ..asgi import close_message
+from ..asgi._outcome import http_messages, root_of
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -52,6 +54,27 @@ def farewell(message: Message) -> Message:
         "code": NO_CODE if code == 1006 else code,
         "reason": message.get("reason") or "",
     }
+
+
+def is_deniable(websocket: WebSocket, cancelation: Cancelation) -> bool:
+    """Whether *cancelation* can be answered with a response, since the handshake is not over yet.
+
+    A close before the handshake is 403 on every server: that blames the client, and says nothing.
+    Nobody sends 499, which is for logs (and which uvicorn has no name for).
+    """
+    is_open = websocket.application_state is WebSocketState.CONNECTING
+    can_respond = "websocket.http.response" in (websocket.scope.get("extensions") or ())
+    return is_open and can_respond and root_of(cancelation).reason is not CancelationReason.DISCONNECT
+
+
+def last_words(
+    websocket: WebSocket, cancelation: Cancelation, codes: Mapping[CancelationReason, int]
+) -> tuple[Message, ...]:
+    """Return what closes the connection; or denies it, if it was not accepted and the server can do that."""
+    close = close_message(cancelation, codes)
+    if not is_deniable(websocket, cancelation):
+        return (close,)
+    return (close, *http_messages(cancelation, "websocket."))
 
 
 def cause_of(operation: Cancelable, block: Cancelable, left: BaseException | None) -> Cancelation | None:

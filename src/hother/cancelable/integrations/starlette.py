@@ -28,6 +28,7 @@ from ._resume import ResumableEvents
 from ._sse import ServerSentEvent, get_last_event_id
 from ._streaming import cancelable_sse_response, cancelable_streaming_response
 from ._websocket import CancelableWebSocket
+from ._websocket_closing import is_deniable
 
 __all__ = (
     "CancelableWebSocket",
@@ -100,12 +101,15 @@ def _mounted_in(routes: Iterable[BaseRoute]) -> Iterator[Starlette]:
             yield from _mounted_in(getattr(route, "routes", None) or ())
 
 
+_CLOSABLE = frozenset({WebSocketState.CONNECTING, WebSocketState.CONNECTED})
+
+
 async def answer_cancelation(connection: Request | WebSocket, error: Exception) -> Response | None:
     """Answer a `CancelationError` as an exception handler of Starlette."""
     assert isinstance(error, CancelationError)
     note_answer(connection, error.cancelation)
-    if isinstance(connection, WebSocket):
-        if connection.application_state is not WebSocketState.DISCONNECTED:  # nobody has closed it yet
+    if isinstance(connection, WebSocket) and not is_deniable(connection, error.cancelation):
+        if connection.application_state in _CLOSABLE:  # nobody has closed it yet
             message = asgi.close_message(error.cancelation)
             await connection.close(message["code"], message["reason"])
         return None
