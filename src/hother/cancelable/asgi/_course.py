@@ -19,7 +19,16 @@ from .._core._report import report
 from ._access_log import log_cancelled
 from ._agenda import Agenda
 from ._loops import Undo
-from ._policy import DEFAULT_GRACE, DEFAULTS, Grace, OnDisconnect, RequestPolicy, policy_of, shortest_timeout
+from ._policy import (
+    DEFAULT_GRACE,
+    DEFAULTS,
+    Grace,
+    OnDisconnect,
+    RequestPolicy,
+    is_routed,
+    policy_of,
+    shortest_timeout,
+)
 from ._response import Phase
 from ._types import Scope
 
@@ -120,7 +129,7 @@ class Course:
         if limit is not None and now >= end:
             self._exchange._time_out(limit)
             return inf
-        if shortest_timeout() == inf or "endpoint" in _innermost(self._exchange)._scope:
+        if shortest_timeout() == inf or is_routed(_innermost(self._exchange)._scope):
             return end
         # The route, once it is known, may have a shorter limit. Twice as late each time: few looks do.
         return min(end, now + max(shortest_timeout(), now - self._exchange.began))
