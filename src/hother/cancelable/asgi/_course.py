@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 CLEAN_UP_BUDGET = 10.0
 """How long one clean-up task of a request that was cut may take, in seconds."""
 
+SOONEST = 0.001
+"""How long after a look that finds no endpoint the next one is, in seconds, even if a timeout is 0."""
+
 
 class Course:
     """What has happened to a request, and what will."""
@@ -127,12 +130,15 @@ class Course:
         limit = self.policy.limit
         end = inf if limit is None else self._exchange.began + limit
         if limit is not None and now >= end:
+            if self._agenda is not None and self.is_committed and not self._is_over():
+                self.notice()
+                return self._agenda.committed_until  # the limit may be another one then
             self._exchange._time_out(limit)
             return inf
         if shortest_timeout() == inf or is_routed(_innermost(self._exchange)._scope):
             return end
         # The route, once it is known, may have a shorter limit. Twice as late each time: few looks do.
-        return min(end, now + max(shortest_timeout(), now - self._exchange.began))
+        return min(end, now + max(shortest_timeout(), now - self._exchange.began, SOONEST))
 
     def _look_again(self) -> None:
         self._look_at = -inf
@@ -181,14 +187,16 @@ class Course:
 
     def _warn(self, event: Cancelation) -> None:
         reaction = self._reaction_to(event)
-        if isinstance(reaction, Grace) and not self._is_over():
+        if not isinstance(reaction, Grace):  # any more: the policy has changed, or become known
+            self.react(event)
+        elif not self._is_over():
             self._exchange._cancel(event)
             if event is self._exchange._departure:
                 self._exchange.tell_of_departure()
             self._later(self._exchange.now() + reaction.seconds, self._end, event)
 
     def _end(self, event: Cancelation) -> None:
-        if not self._is_over():
+        if not self._is_over() and self._reaction_to(event) not in {"ignore", "finish"}:
             self._exchange._end_application(event)
 
     def _is_over(self) -> bool:
