@@ -18,6 +18,7 @@ from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
 from ._access_log import log_cancelled
 from ._agenda import Agenda
+from ._impatience import say_that_it_was_cancelled
 from ._loops import Undo
 from ._policy import (
     DEFAULT_GRACE,
@@ -242,6 +243,13 @@ class Course:
         """Take note that the application has ended, whichever way."""
         if self._noticed_at is not None:
             self._left_at = self._exchange.now()
+            if isinstance(self._exchange._error, anyio.get_cancelled_exc_class()) and self._was_to_go_on():
+                say_that_it_was_cancelled()
+
+    def _was_to_go_on(self) -> bool:
+        exchange = self._exchange
+        has_policy = exchange._is_gone or self.is_committed
+        return has_policy and exchange._cause is None and not exchange._work.cancel_called
 
     def end(self) -> None:
         """Take note that nothing can happen any more."""
