@@ -129,8 +129,8 @@ def test_an_application_that_cannot_be_loaded_is_complained_of_once(
     )
 
     output = capsys.readouterr().out
-    assert f"--app {place} cannot be loaded" in output
-    assert output.count(said) == 1
+    assert said in output
+    assert output.count(f"--app {place} cannot be loaded") == 1
 
 
 def test_an_application_that_only_exits_has_a_code() -> None:

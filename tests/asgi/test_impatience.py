@@ -57,7 +57,7 @@ async def test_what_a_policy_has_go_on_is_said_to_be_cancelled(caplog: pytest.Lo
     Once, with the names of the settings.
     """
     for policy in ("finish", "ignore", Grace(8), Grace(1, delay=7)):
-        await serve(RequestCancelationMiddleware(working(), on_disconnect=policy), patience=3)  # type: ignore[arg-type]
+        await serve(RequestCancelationMiddleware(working(), on_disconnect=policy), patience=3)
 
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("hother.cancelable", logging.WARNING)

@@ -86,7 +86,8 @@ def add_probes(app: Any) -> bool:
     if app is None:
         return False
     for route in router.routes:
-        asgi.RequestPolicy(timeout=None, on_disconnect="cancel")(getattr(route, "endpoint", None))
+        endpoint: Any = getattr(route, "endpoint", None)
+        asgi.RequestPolicy(timeout=None, on_disconnect="cancel")(endpoint)
     app.router.routes.insert(0, Mount(PROBES, create_app()))
     return True
 
