@@ -43,6 +43,15 @@ good.add_middleware(RequestCancelationMiddleware, default_timeout=0.6)
 
 naked = create_app()
 
+patient = create_app()
+patient.add_middleware(RequestCancelationMiddleware, default_timeout=0.6, on_disconnect="finish")
+
+
+def factory() -> FastAPI:
+    """No application, but what makes one."""
+    return create_app()
+
+
 guarded = create_app()
 guarded.add_middleware(RequestCancelationMiddleware)
 guarded.add_middleware(Auth)

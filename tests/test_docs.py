@@ -431,6 +431,31 @@ async def test_howto_shutdown() -> None:
     assert [(order.status, order.seconds) for order in orders] == [(200, pytest.approx(10))]
 
 
+async def test_howto_shutdown_in_the_lifespan() -> None:
+    """
+    A task of the application hears of the end, and the lifespan ends.
+    """
+    program = load(SHUTDOWN)
+    began_at = anyio.current_time()
+    messages = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        if sent:
+            await anyio.sleep(90)
+            program["begin_shutdown"]()
+            await anyio.sleep(1)
+        return {"type": next(messages)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+
+    await program["worker"]({"type": "lifespan", "state": {}}, receive, send)
+
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert anyio.current_time() - began_at == pytest.approx(91)
+
+
 @pytest.mark.real_time
 async def test_howto_cleanup_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """

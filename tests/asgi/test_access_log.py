@@ -241,6 +241,34 @@ async def test_a_client_may_be_unknown(client: Any, lines: list[Any]) -> None:
     assert lines[0].client == ("-" if client is None else "192.0.2.7:1")
 
 
+async def test_a_route_that_an_included_router_knows_no_path_of_is_named_all_the_same(
+    lines: list[Any],
+) -> None:
+    """
+    FastAPI has an empty one for what is mounted there; its own router has found the route.
+    """
+    peer = Peer()
+    context = SimpleNamespace(path_format="")
+    peer.scope |= {
+        "route": SimpleNamespace(path="/jobs/{id}"),
+        "fastapi": {"effective_route_context": context},
+    }
+    await peer.run(RequestCancelationMiddleware(slow, 1))
+
+    assert lines[0].route == "/jobs/{id}"
+
+
+async def test_a_client_without_a_host_is_unknown(lines: list[Any]) -> None:
+    """
+    Granian has one for each client behind a socket file.
+    """
+    peer = Peer()
+    peer.scope["client"] = ("", 0)
+    await peer.run(RequestCancelationMiddleware(slow, 1))
+
+    assert lines[0].client == "-"
+
+
 @pytest.mark.parametrize(
     ("places", "route"),
     [

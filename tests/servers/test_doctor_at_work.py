@@ -234,6 +234,18 @@ def test_an_application_of_no_framework(
     assert "only the given path was looked at" in output
 
 
+def test_the_policy_of_an_application_is_not_taken_for_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    The doctor's own handlers are to be cancelled in any case.
+    """
+    probed = ("close/handler", "session/close", "websocket/ticker/lost")
+
+    assert examine(monkeypatch, "patient", probed=probed) == 0
+    assert "FAIL" not in capsys.readouterr().out
+
+
 def test_an_application_that_there_is_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

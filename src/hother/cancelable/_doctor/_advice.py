@@ -25,6 +25,11 @@ def advice_about(layers: Sequence[dict[str, Any]], *, has_probes: bool) -> Itera
     if ours is None:
         yield f"{OURS} was not found. {_HOW}."
         return
+    if (policy := layers[ours].get("on_disconnect")) not in {None, "cancel"}:
+        yield (
+            f"{OURS} says on_disconnect={policy}: handlers run on when their client leaves, unless their "
+            "route says otherwise, as those of the doctor do."
+        )
     for layer in layers[:ours]:
         if layer["is_base"]:
             yield (

@@ -37,15 +37,55 @@ def start(options: Options) -> int:
         if options.lists:
             _print_list(console)
             return 0
+        check_together(options)
         servers = chosen_servers(options.servers)
         if options.app is not None:
-            user = UserApp.of(options.app, options.path, options.deadline, options.headers)
+            user = chosen_app(options.app, options)
             return run_until_interrupted(lambda: examine_user_app(user, servers, console))
         scenarios = chosen_scenarios(options.only)
+        check_file(options.json)
     except Wrong as error:
         print(error, file=sys.stderr)
         return 2
     return run_until_interrupted(lambda: _examine(servers, scenarios, console, options.json))
+
+
+def check_together(options: Options) -> None:
+    """Complain of options that would be for nothing.
+
+    Raises:
+        Wrong: If there are some.
+    """
+    about_app = {"--path": options.path, "--deadline": options.deadline, "--header": options.headers or None}
+    about_servers = {"--only": None if options.only == "*" else options.only, "--json": options.json}
+    for name, value in (about_app if options.app is None else about_servers).items():
+        if value is not None:
+            raise Wrong(f"{name} goes {'only with' if options.app is None else 'not with'} --app")
+
+
+def chosen_app(place: str, options: Options) -> UserApp:
+    """Return what to look at.
+
+    Raises:
+        Wrong: If an option about it cannot be followed.
+    """
+    try:
+        return UserApp.of(place, options.path, options.deadline, options.headers)
+    except ValueError as error:
+        raise Wrong(str(error)) from None
+
+
+def check_file(name: str | None) -> None:
+    """Complain of a file that cannot be written, before minutes have passed.
+
+    Raises:
+        Wrong: If it cannot.
+    """
+    try:
+        if name is not None:
+            Path(name).open("a", encoding="utf-8").close()  # what is in it stays, for now
+    except OSError as error:
+        raise Wrong(f"--json: {error.strerror}: {name}") from None
 
 
 def chosen_servers(names: Sequence[str]) -> list[Server]:

@@ -117,6 +117,26 @@ async def running(
             await started.end()
 
 
+async def failure_of(code: str, argument: str, *, directory: str) -> str | None:
+    """Run *code* as servers run applications, in a process of its own: what is wrong there is said once.
+
+    Returns:
+        What it has written, if it fails within `TIME_TO_START`.
+    """
+    with anyio.move_on_after(TIME_TO_START):
+        result = await anyio.run_process(
+            [sys.executable, "-c", code, argument],
+            env={**os.environ, "PYTHONPATH": _python_path(directory)},
+            cwd=directory,
+            check=False,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us, who end it
+        )
+        if result.returncode:
+            return result.stdout.decode(errors="replace").strip() or f"exit code {result.returncode}"
+    return None
+
+
 def tracebacks_in(log: str) -> list[str]:
     """Return what the tracebacks of a log end with: the line that names the exception."""
     found: list[str] = []

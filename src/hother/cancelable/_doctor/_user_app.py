@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, final
 
 import anyio
@@ -17,7 +18,7 @@ from ._answers import Answer, Ending
 from ._catalogue import SCENARIOS
 from ._journal import Journal
 from ._probe._witness import HEADER
-from ._process import CannotStart, Process, running
+from ._process import CannotStart, Process, failure_of, running
 from ._runner import APP, FAILURES, Result, ServerRun, Verdict, compare, run_all
 from ._servers import Server
 from ._sockets import Wire
@@ -25,6 +26,7 @@ from ._stage import PATIENCE
 
 PROBES = "/__doctor__"  # as in `_probe._user`, which nothing but servers should import
 USER_APP = "hother.cancelable._doctor._probe._user:app"
+_LOAD = "import sys; from hother.cancelable._doctor._probe._user import load; load(sys.argv[1])"
 _PROBED = (
     "close/unasked",
     "close/unread",
@@ -46,7 +48,7 @@ _PROBED = (
 )
 _SOON = 1.0  # seconds
 _TIME_TO_BEGIN = 0.3
-_LONGEST_DEADLINE = 15.0  # seconds; a longer one is not waited for
+_LONGEST_DEADLINE = 15.0  # seconds; a longer one is not waited for, unless it was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,18 @@ class UserApp:
 
     @classmethod
     def of(cls, place: str, path: str | None, deadline: float | None, headers: Sequence[str]) -> UserApp:
-        """Make it of what the command line gives."""
+        """Make it of what the command line gives.
+
+        Raises:
+            ValueError: If that cannot be asked for.
+        """
+        if path is not None and not path.startswith("/"):
+            raise ValueError(f"--path must begin with a slash, got {path!r}")
+        if deadline is not None and not 0 < deadline < inf:
+            raise ValueError(f"--deadline must be a number of seconds above 0, got {deadline:g}")
+        for header in headers:
+            if not header.partition(":")[0].strip() or ":" not in header or not header.isascii():
+                raise ValueError(f"--header must be 'NAME: VALUE', got {header!r}")
         pairs = (header.partition(":") for header in headers)
         return cls(place, path, deadline, {name.strip(): value.strip() for name, _, value in pairs})
 
@@ -86,13 +99,16 @@ class Findings:
 async def examine_user_app(user: UserApp, servers: Sequence[Server], console: Console) -> int:
     """Look at an application on each server, and say what to do. Returns the exit code."""
     found: list[Findings] = []
+    if (failure := await failure_of(_LOAD, user.place, directory=_here())) is not None:
+        console.print(Text(f"--app {user.place} cannot be loaded:\n{failure}", "red"), soft_wrap=True)
+        return 1
 
     async def work(server: Server, journal: Journal) -> None:
         findings = Findings(server)
         found.append(findings)
         try:
             await _examine(user, findings, journal)
-        except (CannotStart, OSError, EOFError) as error:
+        except (CannotStart, *FAILURES) as error:
             findings.lines.append((False, str(error)))
         _print(console, findings)
 
@@ -102,7 +118,7 @@ async def examine_user_app(user: UserApp, servers: Sequence[Server], console: Co
 
 async def _examine(user: UserApp, findings: Findings, journal: Journal) -> None:
     environment = {**journal.environment, "HOTHER_DOCTOR_APP": user.place}
-    async with running(findings.server, USER_APP, environment, directory=os.getcwd()) as process:  # noqa: PTH109
+    async with running(findings.server, USER_APP, environment, directory=_here()) as process:
         stack: dict[str, Any] = await _http1.ask(process.port, "layers")
         findings.advice += advice_about(stack["layers"], has_probes=stack["probes"])
         if stack["probes"]:
@@ -110,17 +126,24 @@ async def _examine(user: UserApp, findings: Findings, journal: Journal) -> None:
         if user.path is not None:
             findings.lines += [await _leave(user, journal, process)]
             deadline = _deadline_of(user, stack["layers"])
-            if deadline is not None:
+            if deadline is not None and (user.deadline is not None or deadline <= _LONGEST_DEADLINE):
                 findings.lines += [await _wait(user, journal, process, deadline)]
+            elif deadline is not None:
+                findings.advice.append(
+                    f"The deadline of {deadline:g} s was not waited for: --deadline {deadline:g} does that."
+                )
         elif not stack["probes"]:
             findings.lines += [(False, "give the --path of a GET that is slow, or streams")]
     await _prove(findings, journal)
 
 
+def _here() -> str:
+    return os.getcwd()  # noqa: PTH109 (it is for other processes)
+
+
 def _deadline_of(user: UserApp, layers: Sequence[Mapping[str, Any]]) -> float | None:
     found = [layer["timeout"] for layer in layers if layer["is_ours"] and layer["timeout"]]
-    deadline = user.deadline or min(found, default=None)
-    return deadline if deadline is None or deadline <= _LONGEST_DEADLINE else None
+    return user.deadline or min(found, default=None)
 
 
 async def _probe(user: UserApp, findings: Findings, journal: Journal, process: Process) -> None:
@@ -172,7 +195,11 @@ async def _leave(user: UserApp, journal: Journal, process: Process) -> tuple[boo
             run.mark_cause()
             client.close()
         if answer.ending is not Ending.WAITING:
-            return False, f"GET {user.path} was answered at once, with {answer.status}: choose a slow path"
+            what = "a path that is slow" if (answer.status or 500) < 400 else "one that works, and is slow"
+            return (
+                False,
+                f"GET {user.path} was answered at once, with {answer.status or 'nothing'}: choose {what}",
+            )
         left = await run.wait("left", _SOON)
     where = "before it was answered" if answer.status is None else "in the middle of its stream"
     if left is None:

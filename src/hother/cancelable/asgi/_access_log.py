@@ -86,4 +86,4 @@ def _status(kind: str, response: Response, cancelation: Cancelation, result: Res
 
 
 def _address(client: Any) -> str:
-    return "-" if not client else f"{client[0]}:{client[1]}"
+    return f"{client[0]}:{client[1]}" if client and client[0] else "-"  # Granian: no host, port 0

@@ -18,8 +18,18 @@ from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
 from ._access_log import log_cancelled
 from ._agenda import Agenda
+from ._impatience import say_that_it_was_cancelled
 from ._loops import Pending
-from ._policy import DEFAULT_GRACE, DEFAULTS, Grace, OnDisconnect, RequestPolicy, policy_of, shortest_timeout
+from ._policy import (
+    DEFAULT_GRACE,
+    DEFAULTS,
+    Grace,
+    OnDisconnect,
+    RequestPolicy,
+    is_routed,
+    policy_of,
+    shortest_timeout,
+)
 from ._response import Phase
 from ._types import Scope
 
@@ -28,6 +38,9 @@ if TYPE_CHECKING:
 
 CLEAN_UP_BUDGET = 10.0
 """How long one clean-up task of a request that was cut may take, in seconds."""
+
+SOONEST = 0.001
+"""How long after a look that finds no endpoint the next one is, in seconds, even if a timeout is 0."""
 
 
 class Course:
@@ -118,12 +131,15 @@ class Course:
         limit = self.policy.limit
         end = inf if limit is None else self._exchange.began + limit
         if limit is not None and now >= end:
+            if self._agenda is not None and self.is_committed and not self._is_over():
+                self.notice()
+                return self._agenda.committed_until  # the limit may be another one then
             self._exchange._time_out(limit)
             return inf
-        if shortest_timeout() == inf or "endpoint" in _innermost(self._exchange)._scope:
+        if shortest_timeout() == inf or is_routed(_innermost(self._exchange)._scope):
             return end
         # The route, once it is known, may have a shorter limit. Twice as late each time: few looks do.
-        return min(end, now + max(shortest_timeout(), now - self._exchange.began))
+        return min(end, now + max(shortest_timeout(), now - self._exchange.began, SOONEST))
 
     def _look_again(self) -> None:
         self._look_at = -inf
@@ -172,14 +188,16 @@ class Course:
 
     def _warn(self, event: Cancelation) -> None:
         reaction = self._reaction_to(event)
-        if isinstance(reaction, Grace) and not self._is_over():
+        if not isinstance(reaction, Grace):  # any more: the policy has changed, or become known
+            self.react(event)
+        elif not self._is_over():
             self._exchange._cancel(event)
             if event is self._exchange._departure:
                 self._exchange.tell_of_departure()
             self._later(self._exchange.now() + reaction.seconds, self._end, event)
 
     def _end(self, event: Cancelation) -> None:
-        if not self._is_over():
+        if not self._is_over() and self._reaction_to(event) not in {"ignore", "finish"}:
             self._exchange._end_application(event)
 
     def _is_over(self) -> bool:
@@ -225,6 +243,13 @@ class Course:
         """Take note that the application has ended, whichever way."""
         if self._noticed_at is not None:
             self._left_at = self._exchange.now()
+            if isinstance(self._exchange._error, anyio.get_cancelled_exc_class()) and self._was_to_go_on():
+                say_that_it_was_cancelled()
+
+    def _was_to_go_on(self) -> bool:
+        exchange = self._exchange
+        has_policy = exchange._is_gone or self.is_committed
+        return has_policy and exchange._cause is None and not exchange._work.cancel_called
 
     def end(self) -> None:
         """Take note that nothing can happen any more."""

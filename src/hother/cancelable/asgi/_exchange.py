@@ -37,7 +37,7 @@ from ._late_scope import EagerScope, NotedScope, OpenScope, make_work_scope, not
 from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn, this_loop
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
-from ._policy import policy_of, shortest_timeout
+from ._policy import is_routed, policy_of, shortest_timeout
 from ._quirks import (
     STARLETTE_COULD_NOT_ANSWER,
     can_change_tasks,
@@ -369,7 +369,7 @@ class Exchange(Listener):
         return min(inf if limit is None else limit, self._limit_of_route())
 
     def _limit_of_route(self) -> float:
-        if "endpoint" not in self._scope:
+        if not is_routed(self._scope):
             return shortest_timeout()
         policy = policy_of(self._scope)
         return inf if policy is None or policy.limit is None else policy.limit

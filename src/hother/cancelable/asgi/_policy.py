@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from functools import partial
+from inspect import isroutine
 from math import inf
 from typing import Any, Literal, TypeAlias, TypeVar, cast, final, get_args
 
@@ -153,19 +154,36 @@ DEFAULTS = RequestPolicy(timeout=None, on_disconnect="cancel", on_shutdown=DEFAU
 def policy_on(endpoint: object, method: str) -> RequestPolicy | None:
     """Return the policy that *endpoint* is marked with.
 
-    An endpoint that is a class may have a mark, and each of its methods one of its own.
+    An endpoint that is a class may have a mark, and each of its methods one of its own; one that is an object
+    may have its mark where it is called.
     """
-    on_endpoint = cast("RequestPolicy | None", getattr(endpoint, MARK, None))
-    on_method = cast("RequestPolicy | None", getattr(getattr(endpoint, method.lower(), None), MARK, None))
-    return on_endpoint if on_method is None else on_method.over(on_endpoint)
+    name = method.lower()
+    if name == "head" and not hasattr(endpoint, name):  # Starlette calls the other one
+        name = "get"
+    stated = cast("RequestPolicy | None", getattr(endpoint, MARK, None))
+    for inner in (name, "__call__"):
+        mark = cast("RequestPolicy | None", getattr(getattr(endpoint, inner, None), MARK, None))
+        stated = stated if mark is None else mark.over(stated)
+    return stated
 
 
 def policy_of(scope: Mapping[str, Any]) -> RequestPolicy | None:
     """Return the policy of the endpoint that a request was routed to, if it was, and has one."""
+    endpoint, stated = scope.get("endpoint"), None
+    while endpoint is not None:
+        mark = policy_on(endpoint, scope.get("method", ""))
+        stated = stated if mark is None else mark.over(stated)
+        endpoint = endpoint.func if isinstance(endpoint, partial) else None
+    return stated
+
+
+def is_routed(scope: Mapping[str, Any]) -> bool:
+    """Whether a request has got to its endpoint, rather than to an application with a router of its own.
+
+    That one is an object, and stands in the same place until its router has found the endpoint.
+    """
     endpoint = scope.get("endpoint")
-    while isinstance(endpoint, partial):
-        endpoint = endpoint.func
-    return None if endpoint is None else policy_on(endpoint, scope.get("method", ""))
+    return isroutine(endpoint) or isinstance(endpoint, (type, partial))
 
 
 def shortest_timeout() -> float:

@@ -85,6 +85,6 @@ def route_template(scope: Mapping[str, Any]) -> str | None:
     places: Mapping[str, Any] = scope.get("fastapi") or {}
     for route in (places.get("effective_route_context"), scope.get("route")):
         path: Any = getattr(route, "path_format", None) or getattr(route, "path", None)
-        if isinstance(path, str):
+        if isinstance(path, str) and path:  # it is empty for what is mounted in an included router
             return path
     return None
