@@ -21,6 +21,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 
 from hother.cancelable.asgi import ASGIApp
+from hother.cancelable.asgi._types import Message
 from hother.cancelable.integrations.fastapi import (
     CleanupTask,
     RequestCancelationMiddleware,
@@ -256,17 +257,23 @@ async def test_a_temporary_file_is_deleted_although_its_client_left(
     """
     path = tmp_path / "report"
     path.write_bytes(bytes(1_000_000))
+    is_sending = anyio.Event()
+
+    class Telling(Peer):
+        async def send(self, message: Message) -> None:
+            is_sending.set()
+            await super().send(message)
 
     async def endpoint(request: Request) -> Response:
         return FileResponse(path, background=task(path.unlink))
 
     app = Starlette(routes=[Route("/", endpoint)])
     app.add_middleware(RequestCancelationMiddleware)
-    peer = Peer(habits=habits, strict=False)
+    peer = Telling(habits=habits, strict=False)
     peer.stall()
     async with create_task_group() as tasks:
         tasks.start_soon(peer.run, app)
-        await anyio.sleep(0.1)
+        await is_sending.wait()
         peer.disconnect()
 
     assert path.exists() is (task is BackgroundTask)
