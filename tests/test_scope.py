@@ -1032,3 +1032,21 @@ async def test_a_block_that_is_left_in_another_context_leaves_that_context_alone
 
         assert current_operation() is outer
         assert operation.status is OperationStatus.COMPLETED
+
+
+async def test_who_cancels_a_token_meets_no_trace_of_an_operation_that_was_dropped_in_its_block() -> None:
+    """
+    A fixture that has failed may forget what it entered.
+    """
+    token = CancelationToken()
+    operation = Cancelable.with_token(token)
+    await operation.__aenter__()
+    block = operation._block
+    assert block is not None
+    del operation
+    gc.collect()
+
+    token.cancel()
+
+    assert block.close(None) is None
+    assert current_operation() is None
