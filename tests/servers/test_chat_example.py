@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from threading import Thread
+from threading import Semaphore, Thread
 from time import monotonic
 from typing import Any, Literal
 
@@ -90,15 +90,18 @@ def test_a_member_that_sleeps_does_not_hold_up_the_others(server: ServerProcess,
         http_request(sleeper, path=f"/chat/sleeper-{key}", headers=UPGRADE)
         hear(ann, joined=f"sleeper-{key}")
         heard: list[float] = []
+        turns = Semaphore(8)  # how far she talks ahead of what she hears, lest she be shown out herself
 
         def listen() -> None:
             while "left" not in json.loads(ann.recv(timeout=TIMEOUT)):
                 heard.append(monotonic())
+                turns.release()
 
         listener = Thread(target=listen)
         listener.start()
         while listener.is_alive():
-            ann.send(text)
+            if turns.acquire(timeout=0.1):
+                ann.send(text)
         listener.join()
 
         assert max(later - sooner for sooner, later in pairwise(heard)) < LIMIT
