@@ -178,11 +178,13 @@ def test_the_page_on_the_price_tells_what_the_promise_itself_costs() -> None:
     assert "and misses it." in text
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_the_working_floor_can_be_interrupted_once_it_waits(loop: str) -> None:
+def test_the_working_floor_can_be_interrupted_once_it_waits(
+    anyio_backend: tuple[str, dict[str, Any]],
+) -> None:
     """
     Else it would not show what that costs.
     """
+    name, options = anyio_backend
     app = import_module("benchmarks._wrappings").build("raw", "working floor")
 
     async def serve() -> None:
@@ -192,4 +194,4 @@ def test_the_working_floor_can_be_interrupted_once_it_waits(loop: str) -> None:
             await anyio.wait_all_tasks_blocked()
             request["cancelation_token"].callbacks["interrupt"]()
 
-    anyio.run(serve, backend=loop)
+    anyio.run(serve, backend=name, backend_options=options)

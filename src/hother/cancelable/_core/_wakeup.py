@@ -60,10 +60,10 @@ def current_place() -> Place:
         RuntimeError: If no event loop runs in this thread.
     """
     try:
-        find = _finders.get(_current_backend())
-    except RuntimeError:  # of sniffio
-        find = None
-    return (find or _found())()
+        return _finders[_current_backend()]()
+    except (LookupError, RuntimeError):
+        pass  # for the first time, or where no event loop runs, of which AnyIO has its own word
+    return _found()()
 
 
 def _found() -> Callable[[], Place]:
