@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 
 from hother.cancelable import Cancelable
 from hother.cancelable.asgi import _late_scope
-from hother.cancelable.asgi._late_scope import EagerScope, NotedScope, OpenScope, enter_scope, note_place
+from hother.cancelable.asgi._late_scope import EagerScope, NotedScope, OpenScope, note_place, note_scope
 from tests.sweep import cancelling_at
 
 HOUR = 3600.0
 
 pytestmark = pytest.mark.only_on("asyncio")
+
+
+def enter_scope() -> OpenScope:
+    return note_scope().put_in()
 
 
 def noted() -> OpenScope:

@@ -55,13 +55,6 @@ async def _reset(client: _websocket.Client) -> None:
     client.wire.reset()
 
 
-_LEAVES = {
-    "goodbye": ("close frame", _goodbye),
-    "lost": ("connection lost", _lost),
-    "reset": ("connection reset", _reset),
-}
-
-
 async def _play(handler: str, leave: Callable[[_websocket.Client], Awaitable[None]], stage: Stage) -> None:
     client = await stage.websocket(stage.target(handler))
     await stage.wait("began")

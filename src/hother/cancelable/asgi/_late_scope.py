@@ -94,11 +94,6 @@ _forget: Any = None  # ... what takes those of dead tasks away ...
 _scope_type: Any = None  # ... and its class of scopes, with what we add
 
 
-def enter_scope() -> OpenScope:
-    """Open a scope around what this task does from here on. Not a checkpoint."""
-    return note_scope().put_in()
-
-
 def note_scope() -> NotedScope | EagerScope:
     """Open a scope that can wait with its being there until it is `put_in`. Not a checkpoint."""
     place = note_place()
