@@ -12,7 +12,7 @@ if sys.version_info < (3, 11):
 
 
 async def close_all(sources: Iterable[Any]) -> None:
-    """Close *sources*, the last one first, each of them once, and the next one even if one raises."""
+    """Close *sources* in their order, each of them once, and the next one even if one raises."""
     async with AsyncExitStack() as stack:
         for source in reversed({id(source): source for source in sources}.values()):
             close: Callable[[], Awaitable[object]] | None = getattr(source, "aclose", None)
