@@ -34,7 +34,7 @@ from .._core._wakeup import CallSite, call_soon
 from ._course import Course
 from ._crowd import LONGEST, Crowd, crowd_of
 from ._late_scope import EagerScope, NotedScope, OpenScope, make_work_scope, note_place
-from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn, this_loop
+from ._loops import Loop, Pending, call_at, call_when_done, has_timers, sleep_and_call, spawn, this_loop
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
 from ._policy import is_routed, policy_of, shortest_timeout
@@ -402,6 +402,10 @@ class Exchange(Listener):
         # In the very context, for each request has one: who asks for this works for the application.
         self._reading = self._spawn(self.reader.run, self._context)
 
+    def call_when_done(self, trap: Any, function: Callable[[object], object]) -> bool:
+        """Have *function* called once there is what the server waits for. Returns whether that is possible."""
+        return call_when_done(self._its_loop(), trap, function)
+
     def stop_reading(self) -> None:
         """Cancel the reader's task, if there is one."""
         if self._reading is not None:
@@ -441,7 +445,7 @@ class Exchange(Listener):
 
     @property
     def can_step(self) -> bool:
-        """Whether the application may begin a call of the server's ``receive()``, and the reader end it."""
+        """Whether a call of the server's ``receive()`` may be begun by anybody, and ended by the reader's task."""
         return self._is_http and can_change_tasks(self._server_receive)
 
     @property

@@ -8,6 +8,7 @@ cancels it meanwhile (`Exchange._wait_for_monitors`).
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any, Protocol
@@ -24,11 +25,12 @@ class Loop:
     It keeps the loop alive, as they do, and is therefore not kept for longer than that.
     """
 
-    __slots__ = ("__weakref__", "now", "token")
+    __slots__ = ("__weakref__", "no_context", "now", "token")
 
     def __init__(self, token: EventLoopToken) -> None:
         self.token = token
         self.now = thread_safe_clock(token)
+        self.no_context = Context()  #: an empty one, for what the loop calls, and needs none
 
 
 _loops: WeakValueDictionary[object, Loop] = WeakValueDictionary()
@@ -81,6 +83,25 @@ def call_at(
     """
     native: Any = loop.native_token
     return native.call_at(when, function, context=context)  # type: ignore[no-any-return]
+
+
+def call_when_done(loop: Loop, trap: Any, function: Callable[[object], object]) -> bool:
+    """Have *function* called, with *trap*, once a future of asyncio is done that a coroutine waits for.
+
+    It is called in an empty context.
+
+    Args:
+        loop: The event loop.
+        trap: What the coroutine has yielded.
+        function: What to call.
+
+    Returns:
+        Whether *trap* is a future: otherwise, it takes a task.
+    """
+    if not isinstance(trap, Future):
+        return False
+    trap.add_done_callback(function, context=loop.no_context)
+    return True
 
 
 async def sleep_and_call(when: float, function: Callable[[], object]) -> None:

@@ -17,11 +17,14 @@ Invariants:
 The reader's task is started late: when the request is monitored, or when the application waits for a
 message. Until then the application's own calls may take a first step in the server's ``receive()``, in
 the hope that a message is ready. If it is not, the reader goes on with that very call.
+
+On servers where that works there is no task either while nothing but the client's leaving can come: the
+server's ``receive()`` is taken to where it waits, and the task is made once it need not wait any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any, Protocol
 
@@ -29,7 +32,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ._blindness import BLIND_AFTER, say_that_it_is_unread
-from ._steps import Steps, go_on, steps_of
+from ._steps import Steps, after_a_turn, go_on, resume, steps_of
 from ._types import Message, Receive
 
 MESSAGE_COST = 256
@@ -69,6 +72,10 @@ class ReaderOwner(Protocol):
 
     def start_reading(self) -> None:
         """Have `Reader.run` called, in a task of its own."""
+        ...
+
+    def call_when_done(self, trap: Any, function: Callable[[object], object]) -> bool:
+        """Have *function* called once there is what the server waits for. Returns whether that is possible."""
         ...
 
     def stop_reading(self) -> None:
@@ -151,26 +158,32 @@ class Reader:
         return self._waiting > 0 or self.listeners > 0
 
     async def run(self) -> None:
-        """Read until the client has left, or `stop`."""
+        """Read until the client has left, or `stop`; or until there is nothing to read, if it is called again."""
         while self._disconnect is None and self._error is None and not self._is_stopped:
             if not self._may_read():
                 await self._wait_for_room()
-            self._is_receiving = True
-            try:
-                is_farewell = self._keep(await self._next())
-            except Exception as error:  # the application asked for messages: it hears what became of them
+            if self._is_complete and self._begun is None and self._needs_no_task():
+                return
+            if self._error is None:
+                await self._read()
+
+    async def _read(self) -> None:
+        self._is_receiving = True
+        try:
+            is_farewell = self._keep(await self._next())
+        except Exception as error:  # the application asked for messages: it hears what became of them
+            self._error = error
+        except anyio.get_cancelled_exc_class() as error:
+            if not self._is_stopped:  # it is what the server waited for that was cancelled
                 self._error = error
-            except anyio.get_cancelled_exc_class() as error:
-                if not self._is_stopped:  # it is what the server waited for that was cancelled
-                    self._error = error
-                    self._announce()
-                raise
-            else:
-                if is_farewell:
-                    self._hang_up()
-            finally:
-                self._has_left_server()
-            self._announce()
+                self._announce()
+            raise
+        else:
+            if is_farewell:
+                self._hang_up()
+        finally:
+            self._has_left_server()
+        self._announce()
 
     def _next(self) -> Awaitable[Message]:
         """Call for the server's next message, or go on with a call that was begun already.
@@ -179,8 +192,8 @@ class Reader:
         """
         if self._begun is None:
             return self._receive()
-        begun, self._begun = self._begun, None
-        return go_on(*begun)
+        (steps, trap), self._begun = self._begun, None
+        return resume(steps) if trap is None else go_on(steps, trap)
 
     def _has_left_server(self) -> None:
         self._is_receiving = False
@@ -210,10 +223,14 @@ class Reader:
 
     async def arrival(self) -> None:
         """Wait until something arrives, and leave it for the application."""
+        arrival = self._next_arrival()
         self.start()
+        await arrival.wait()
+
+    def _next_arrival(self) -> anyio.Event:
         if self._arrival is None:
             self._arrival = anyio.Event()
-        await self._arrival.wait()
+        return self._arrival
 
     async def room(self) -> None:
         """Wait until there is room for what arrives. Not a checkpoint if there is."""
@@ -231,6 +248,35 @@ class Reader:
         if not self._is_running:
             assert self._owner is not None
             self._is_running = True
+            if not self._needs_no_task():
+                self._owner.start_reading()
+
+    def _needs_no_task(self) -> bool:
+        """Read what the server has ready, and have a task made once there is more. Returns whether that works.
+
+        There may be no task around that could be told of the client's leaving: that is left to the reader's.
+        """
+        assert self._owner is not None
+        while self._owner.can_step and self._begun is None and self._error is None and self._may_read():
+            message = self._begin()
+            if message is not None:
+                self._keep_unless_farewell(message)
+            self._announce()
+        if self._begun is None or not self._is_complete:
+            return False
+        return self._begun[1] is not None and self._owner.call_when_done(self._begun[1], self._has_come)
+
+    def _keep_unless_farewell(self, message: Message) -> None:
+        if message["type"] in _DISCONNECTS:
+            self._begun = after_a_turn(message)
+        else:
+            self._keep(message)
+
+    def _has_come(self, _: object) -> None:
+        """What the server has waited for without a task is there."""
+        if self._begun is not None and not self._is_stopped:
+            assert self._owner is not None
+            self._begun = self._begun[0], None
             self._owner.start_reading()
 
     def stop(self) -> None:
@@ -275,6 +321,7 @@ class Reader:
             self._announce()
             if self._begun is not None:
                 self._begun[0].close()
+                self._begun = None  # what it waits for may know us
 
     async def _answer_with(self, disconnect: Message) -> Message:
         if self._told and not _is_probe():
@@ -297,28 +344,31 @@ class Reader:
         self._demanded = True
         if not self._may_read():
             return False
+        message = self._begin()
+        if message is not None and self._keep(message):
+            self._hang_up()
+        return self._begun is None
+
+    def _begin(self) -> Message | None:
+        """Begin a call of the server's ``receive()``. Returns the message, if it is ready."""
         steps = steps_of(self._receive())
         try:
-            trap = steps.send(None)
+            self._begun = steps, steps.send(None)
         except StopIteration as end:
-            if self._keep(end.value):
-                self._hang_up()
+            message: Message = end.value
+            return message
         except Exception as error:
             self._error = error
-        else:
-            self._begun = steps, trap
-            return False
-        return True
+        return None
 
     async def _wait(self) -> None:
         self._waiting += 1
         self._demanded = True
+        arrival = self._next_arrival()
         self.start()
         self._make_room()
-        if self._arrival is None:
-            self._arrival = anyio.Event()
         try:
-            await self._arrival.wait()
+            await arrival.wait()
         finally:
             self._waiting -= 1
 

@@ -59,3 +59,26 @@ def go_on(steps: Steps, trap: Any) -> Generator[Any, Any, Any]:
             return end.value
         finally:
             del interruption, answer  # an exception and this frame would keep each other
+
+
+@coroutine
+def resume(steps: Steps) -> Generator[Any, Any, Any]:
+    """Await the rest of what has been taken some steps by hand, once there is what it waits for."""
+    return (yield from steps.__await__())
+
+
+def after_a_turn(value: Any) -> Begun:
+    """Return what is as if it had waited for a turn of the event loop, and returns *value*."""
+    steps = _after_a_turn(value)
+    steps.send(None)
+    return steps, None
+
+
+async def _after_a_turn(value: Any) -> Any:
+    await _turn()
+    return value
+
+
+@coroutine
+def _turn() -> Generator[None, None, None]:
+    yield
