@@ -3,26 +3,49 @@
 * ``quiet``: few requests are open, and each is monitored as soon as it waits.
 * ``crowded``: each waits in line until it is monitored, if only for a moment here.
 * ``eager``: scopes are entered in the ordinary way, as with an AnyIO that has changed.
+* ``taskless``: the server is of the kind that needs no task while it waits for the client; on asyncio only,
+  for on Trio there is none.
+* ``taskless crowd``: both.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from hother.cancelable.asgi import _crowd, _late_scope
 
+from .taskless import let_peers_need_no_task
+
+ALL = ("quiet", "crowded", "eager", "taskless", "taskless crowd")
+
 WAYS = {
-    "test_crowd": ("quiet",),  # has crowds of its own,
-    "test_late_scope": ("quiet",),  # and scopes.
-    "test_receive": ("quiet", "eager"),  # In a crowd, nothing is read before any time has passed.
+    "test_crowd": ("quiet",),  # Has crowds of its own,
+    "test_late_scope": ("quiet",),  # and scopes;
+    "test_taskless": ("taskless", "taskless crowd"),  # only those that it is about.
+    "test_receive": ("quiet", "eager", "taskless"),  # In a crowd, nothing is read before any time has passed.
 }
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each async test in each of the ways."""
     if "way" in metafunc.fixturenames and "anyio_backend" in metafunc.fixturenames:
-        ways = WAYS.get(metafunc.definition.path.stem, ("quiet", "crowded", "eager"))
-        metafunc.parametrize("way", ways, indirect=True)
+        metafunc.parametrize("way", WAYS.get(metafunc.definition.path.stem, ALL), indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take away what does not exist: servers of Trio that need no task."""
+    missing = {item for item in items if _is_taskless_on_trio(item)}
+    items[:] = [item for item in items if item not in missing]
+    config.hook.pytest_deselected(items=list(missing))
+
+
+def _is_taskless_on_trio(item: pytest.Item) -> bool:
+    params: dict[str, Any] = (
+        item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    )
+    return params.get("anyio_backend") == "trio" and "taskless" in params.get("way", "")
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +54,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     The way in which requests are run.
     """
     way: str = getattr(request, "param", "quiet")
-    if way == "crowded":
+    if "crowd" in way:
         monkeypatch.setattr(_crowd, "FEW", 0)
         monkeypatch.setattr(_crowd, "PATIENCE", 0.0)
     if way == "eager":
         monkeypatch.setattr(_late_scope, "_works", False)
+    if "taskless" in way:
+        let_peers_need_no_task(monkeypatch)
     return way

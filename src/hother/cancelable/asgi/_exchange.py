@@ -15,11 +15,12 @@ Monitors are tasks of their own (`_loops` tells why). They are waited for before
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from math import inf
 from threading import get_ident
+from types import coroutine
 from typing import Any
 
 import anyio
@@ -48,7 +49,7 @@ from ._quirks import (
 from ._receive import Reader
 from ._response import Phase, Response
 from ._shutdown import Shutdown
-from ._steps import Begun, first_step, go_on
+from ._steps import Steps, first_step
 from ._types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_KEY = "cancelation_token"
@@ -149,7 +150,7 @@ class Exchange(Listener):
         #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
         self.began = inf
 
-    def start(self, app: ASGIApp) -> Coroutine[Any, Any, None] | None:
+    def start(self, app: ASGIApp) -> Awaitable[None] | None:
         """Call *app*, and take its first step, in the task that will await the rest.
 
         Returns:
@@ -165,17 +166,42 @@ class Exchange(Listener):
             if begun is None and self._is_over():
                 self._close(outer_exchange)
                 return None
-        return self._go_on(begun, outer_exchange)
+        return self._finish(outer_exchange) if begun is None else self._go_on(*begun, outer_exchange)
 
-    async def _go_on(self, begun: Begun | None, outer_exchange: weakref.ref[Exchange] | None) -> None:
-        """Await what *begun* leaves of the application, and see to it that the client gets an answer."""
+    @coroutine
+    def _go_on(
+        self, steps: Steps, trap: Any, outer_exchange: weakref.ref[Exchange] | None
+    ) -> Generator[Any, Any, None]:
+        """Await the rest of the application, and `_finish`.
+
+        Does what `_steps.go_on` does, and has its frame in common with it: each open request has one.
+        """
+        answer = interruption = None
         try:
-            try:
-                if begun is not None:
-                    self._begin_to_wait()
-                    await go_on(*begun)
-            except BaseException as error:
-                self._error = error
+            self._begin_to_wait()
+            while True:
+                try:
+                    answer = yield trap
+                except BaseException as error:
+                    interruption = error
+                if interruption is not None:
+                    trap, interruption = steps.throw(interruption), None
+                elif answer is None:
+                    yield from steps.__await__()
+                    break
+                else:
+                    trap = steps.send(answer)
+        except StopIteration:  # of a step that was the last
+            pass
+        except BaseException as error:
+            self._error = error
+        finally:
+            del answer, interruption, trap
+        yield from self._finish(outer_exchange).__await__()
+
+    async def _finish(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
+        """The application has ended: see to it that the client gets an answer, and let go of everything."""
+        try:
             self._application_ended(outer_exchange)
             try:
                 if self._error is not None or self._token.is_cancelled:
@@ -304,7 +330,7 @@ class Exchange(Listener):
                 self._reader.close(self._farewell)
         return self._reader
 
-    def receive(self) -> Coroutine[Any, Any, Message]:
+    def receive(self) -> Awaitable[Message]:
         """Give the application its next message: the ``receive`` that it is called with."""
         return self.reader.receive()
 
@@ -403,7 +429,7 @@ class Exchange(Listener):
         self._reading = self._spawn(self.reader.run, self._context)
 
     def call_when_done(self, trap: Any, function: Callable[[object], object]) -> bool:
-        """Have *function* called once there is what the server waits for. Returns whether that is possible."""
+        """Have *function* called once the server need wait no more. Returns whether that is possible."""
         return call_when_done(self._its_loop(), trap, function)
 
     def stop_reading(self) -> None:
@@ -445,7 +471,7 @@ class Exchange(Listener):
 
     @property
     def can_step(self) -> bool:
-        """Whether a call of the server's ``receive()`` may be begun by anybody, and ended by the reader's task."""
+        """Whether anybody may begin a call of the server's ``receive()``, and the reader end it."""
         return self._is_http and can_change_tasks(self._server_receive)
 
     @property

@@ -8,7 +8,7 @@ cancels it meanwhile (`Exchange._wait_for_monitors`).
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import isfuture
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any, Protocol
@@ -98,7 +98,7 @@ def call_when_done(loop: Loop, trap: Any, function: Callable[[object], object]) 
     Returns:
         Whether *trap* is a future: otherwise, it takes a task.
     """
-    if not isinstance(trap, Future):
+    if not isfuture(trap):
         return False
     trap.add_done_callback(function, context=loop.no_context)
     return True

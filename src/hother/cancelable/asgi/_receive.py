@@ -67,7 +67,7 @@ class ReaderOwner(Protocol):
 
     @property
     def can_step(self) -> bool:
-        """Whether a call of the server's ``receive()`` can be begun in one task and ended in another."""
+        """Whether anybody may begin a call of the server's ``receive()``, and another task end it."""
         ...
 
     def start_reading(self) -> None:
@@ -75,7 +75,7 @@ class ReaderOwner(Protocol):
         ...
 
     def call_when_done(self, trap: Any, function: Callable[[object], object]) -> bool:
-        """Have *function* called once there is what the server waits for. Returns whether that is possible."""
+        """Have *function* called once the server need wait no more. Returns whether that is possible."""
         ...
 
     def stop_reading(self) -> None:
@@ -112,6 +112,7 @@ class Reader:
         "_receive",
         "_room",
         "_told",
+        "_trap",
         "_waiting",
         "listeners",
     )
@@ -132,7 +133,8 @@ class Reader:
         self._is_stopped = False
         self._is_receiving = False  # the task is in the server's receive()
         self._has_returned: anyio.Event | None = None
-        self._begun: tuple[Steps, Any] | None = None  # a call of the server's, and what it waits for
+        self._begun: Steps | None = None  # a call of the server's ...
+        self._trap: Any = None  # ... and what it waits for, or ``None`` if that is there
         # Each event is replaced as it is set: one serves all who wait at one moment.
         self._arrival: anyio.Event | None = None
         self._room: anyio.Event | None = None
@@ -158,7 +160,10 @@ class Reader:
         return self._waiting > 0 or self.listeners > 0
 
     async def run(self) -> None:
-        """Read until the client has left, or `stop`; or until there is nothing to read, if it is called again."""
+        """Read until the client has left, or `stop`.
+
+        Or until there is nothing to read, if this is called again once there is.
+        """
         while self._disconnect is None and self._error is None and not self._is_stopped:
             if not self._may_read():
                 await self._wait_for_room()
@@ -192,7 +197,8 @@ class Reader:
         """
         if self._begun is None:
             return self._receive()
-        (steps, trap), self._begun = self._begun, None
+        steps, trap = self._begun, self._trap
+        self._begun = self._trap = None
         return resume(steps) if trap is None else go_on(steps, trap)
 
     def _has_left_server(self) -> None:
@@ -252,31 +258,34 @@ class Reader:
                 self._owner.start_reading()
 
     def _needs_no_task(self) -> bool:
-        """Read what the server has ready, and have a task made once there is more. Returns whether that works.
+        """Read what the server has ready, and have the task be made once there is more.
 
-        There may be no task around that could be told of the client's leaving: that is left to the reader's.
+        There may be no task here that could be told of the client's leaving: that is left to the reader's.
+
+        Returns:
+            Whether that works.
         """
         assert self._owner is not None
-        while self._owner.can_step and self._begun is None and self._error is None and self._may_read():
+        while self._owner.can_step and self._is_to_begin() and self._may_read():
             message = self._begin()
             if message is not None:
                 self._keep_unless_farewell(message)
-            self._announce()
-        if self._begun is None or not self._is_complete:
-            return False
-        return self._begun[1] is not None and self._owner.call_when_done(self._begun[1], self._has_come)
+        return bool(self._is_complete) and self._owner.call_when_done(self._trap, self._has_come)
+
+    def _is_to_begin(self) -> bool:
+        return self._begun is None and self._disconnect is None and self._error is None
 
     def _keep_unless_farewell(self, message: Message) -> None:
         if message["type"] in _DISCONNECTS:
-            self._begun = after_a_turn(message)
+            self._begun, self._trap = after_a_turn(message)
         else:
             self._keep(message)
 
     def _has_come(self, _: object) -> None:
         """What the server has waited for without a task is there."""
-        if self._begun is not None and not self._is_stopped:
+        if not self._is_stopped:
             assert self._owner is not None
-            self._begun = self._begun[0], None
+            self._trap = None
             self._owner.start_reading()
 
     def stop(self) -> None:
@@ -320,8 +329,8 @@ class Reader:
         if self._is_running:
             self._announce()
             if self._begun is not None:
-                self._begun[0].close()
-                self._begun = None  # what it waits for may know us
+                self._begun.close()
+                self._begun = self._trap = None
 
     async def _answer_with(self, disconnect: Message) -> Message:
         if self._told and not _is_probe():
@@ -353,7 +362,8 @@ class Reader:
         """Begin a call of the server's ``receive()``. Returns the message, if it is ready."""
         steps = steps_of(self._receive())
         try:
-            self._begun = steps, steps.send(None)
+            self._trap = steps.send(None)
+            self._begun = steps
         except StopIteration as end:
             message: Message = end.value
             return message

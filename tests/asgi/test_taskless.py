@@ -1,0 +1,244 @@
+"""Servers that need no task while they wait for the client: no request has one only to hear it leave."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from hother.cancelable import Cancelation, CancelationReason
+from hother.cancelable.asgi import TOKEN_KEY, Grace, RequestCancelationMiddleware
+from hother.cancelable.asgi._types import ASGIApp, Message, Receive, Scope, Send
+from tests.asgi_peer import GUNICORN, Peer
+
+# None of the servers that run on Trio is of this kind.
+pytestmark = pytest.mark.only_on("asyncio")
+
+HOUR = 3600.0
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+LAST: Message = {"type": "http.response.body", "body": b"last"}
+
+
+async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+    await anyio.sleep(HOUR)
+
+
+async def started(app: ASGIApp, peer: Peer) -> asyncio.Task[None]:
+    """Start *app*, and wait until it is monitored."""
+    task = asyncio.create_task(peer.run(app))
+    await wait_all_tasks_blocked()
+    await anyio.sleep(1)
+    return task
+
+
+@pytest.mark.parametrize("body", [(), (b"one", b"two")], ids=["no body", "body"])
+async def test_an_idle_request_has_no_task_but_its_own(body: tuple[bytes, ...]) -> None:
+    """
+    The server waits for the client's leaving all the same.
+    """
+    before = asyncio.all_tasks()
+    peer = Peer(*body)
+    task = await started(RequestCancelationMiddleware(hang), peer)
+
+    assert asyncio.all_tasks() - before == {task}
+    assert peer.receiving == 1
+
+    peer.disconnect()
+    await task
+    assert peer.stopped_after == 0
+
+
+async def test_a_body_that_is_still_coming_has_its_reader() -> None:
+    """
+    It would be a new task for each part of it.
+    """
+    before = asyncio.all_tasks()
+    peer = Peer(b"one", more=True)
+    task = await started(RequestCancelationMiddleware(hang), peer)
+    (reader,) = asyncio.all_tasks() - before - {task}
+
+    peer.feed(b"two", more=True)
+    await anyio.sleep(1)
+    assert asyncio.all_tasks() - before == {task, reader}
+
+    peer.feed(b"three")
+    await anyio.sleep(1)
+    assert asyncio.all_tasks() - before == {task}
+
+    peer.disconnect()
+    await task
+    assert peer.stopped_after == 0
+
+
+@pytest.mark.parametrize("leaves_early", [False, True])
+async def test_what_a_disconnect_calls_is_called_in_a_task(leaves_early: bool) -> None:
+    """
+    AnyIO knows nothing outside of one; also if the client has left before the request is monitored.
+    """
+    tasks: list[str | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[TOKEN_KEY].add_callback(lambda _: tasks.append(anyio.get_current_task().name))
+        await anyio.sleep(HOUR)
+
+    peer = Peer()
+    if leaves_early:
+        peer.disconnect()
+    task = await started(RequestCancelationMiddleware(app), peer)
+    peer.disconnect()
+    await task
+
+    assert len(tasks) == 1
+
+
+async def test_an_application_that_listens_itself_hears_the_client_leave() -> None:
+    """
+    After the server was called for it.
+    """
+    answers: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(2)
+        for _ in range(3):
+            answers.append(await receive())
+
+    peer = Peer(b"body")
+    task = await started(RequestCancelationMiddleware(app, on_disconnect=Grace(HOUR)), peer)
+    await anyio.sleep(2)
+    assert answers == [{"type": "http.request", "body": b"body", "more_body": False}]
+    peer.disconnect()
+    await task
+
+    assert answers[1:] == [{"type": "http.disconnect"}] * 2
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_an_error_of_the_server_ends_nothing(at_once: bool) -> None:
+    """
+    It is for whoever asks for messages.
+    """
+    waiting: list[asyncio.Future[None]] = []
+
+    class Broken:
+        async def receive(self) -> Message:
+            if at_once:
+                raise ConnectionResetError("no route")
+            if not waiting:
+                waiting.append(asyncio.get_running_loop().create_future())
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await waiting[0]
+            raise AssertionError("not reached")
+
+        receive.__module__ = "uvicorn.protocols.http.h11_impl"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(2)
+        if waiting:
+            await receive()
+            waiting[0].set_exception(ConnectionResetError("no route"))
+            await anyio.sleep(1)
+        for _ in range(2):
+            with pytest.raises(ConnectionResetError):
+                await receive()
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    await RequestCancelationMiddleware(app)(peer.scope, Broken().receive, peer.send)
+
+    assert peer.status == 200
+
+
+async def test_what_the_server_waits_for_may_be_cancelled() -> None:
+    """
+    Who asks hears of that, as they would from the server.
+    """
+    waiting: list[asyncio.Future[None]] = []
+
+    class Stopped:
+        async def receive(self) -> Message:
+            if not waiting:
+                waiting.append(asyncio.get_running_loop().create_future())
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await waiting[0]
+            raise AssertionError("not reached")
+
+        receive.__module__ = "uvicorn.protocols.http.h11_impl"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await anyio.sleep(2)
+        waiting[0].cancel()
+        await anyio.sleep(1)
+        with pytest.raises(asyncio.CancelledError):
+            await receive()
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    await RequestCancelationMiddleware(app)(peer.scope, Stopped().receive, peer.send)
+
+    assert peer.status == 200
+
+
+async def test_a_client_that_leaves_as_the_request_ends_changes_nothing() -> None:
+    """
+    The loop has yet to tell us, and there is nobody any more.
+    """
+    causes: list[Cancelation | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(2)
+        await send(START)
+        await send(LAST)
+        peer.disconnect()
+
+    peer = Peer()
+    before = asyncio.all_tasks()
+    await peer.run(RequestCancelationMiddleware(app))
+    causes.append(peer.scope[TOKEN_KEY].cancelation)
+    await anyio.sleep(1)
+
+    assert causes == [None]
+    assert asyncio.all_tasks() == before
+    assert peer.receiving == 0
+
+
+async def test_a_crowd_that_leaves_at_once_is_stopped_at_once() -> None:
+    """
+    Each has its reason.
+    """
+    peers = [Peer() for _ in range(50)]
+    tasks = [asyncio.create_task(peer.run(RequestCancelationMiddleware(hang))) for peer in peers]
+    await anyio.sleep(2)
+    for peer in peers:
+        peer.disconnect()
+    await asyncio.gather(*tasks)
+
+    assert {peer.stopped_after for peer in peers} == {0}
+    reasons = {peer.scope[TOKEN_KEY].cancelation.reason for peer in peers}
+    assert reasons == {CancelationReason.DISCONNECT}
+
+
+async def test_nobody_asks_a_server_again_that_has_said_that_the_client_left() -> None:
+    """
+    Though the application goes on, and waits for a message that will never come.
+    """
+    received: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        with anyio.move_on_after(2) as wait:
+            await receive()
+        assert wait.cancelled_caught
+        received.append(peer.received)
+        await send(START)
+        await send(LAST)
+
+    peer = Peer(b"body", habits=GUNICORN)  # who gives what the client has sent, though it has left
+    peer.disconnect()
+    await peer.run(RequestCancelationMiddleware(app, on_disconnect="ignore"))
+
+    assert received == [2]
