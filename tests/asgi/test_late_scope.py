@@ -512,7 +512,7 @@ async def test_if_scopes_hang_together_otherwise_they_are_entered_as_before(
     if answer == "deadline":
         monkeypatch.setattr(anyio, "current_effective_deadline", lambda: 17.0)
     else:
-        monkeypatch.setattr(NotedScope, "_neighbours", lambda self, innermost: (None, None))
+        monkeypatch.setattr(_late_scope, "_neighbours", lambda *place: (None, None))
     monkeypatch.setattr(_late_scope, "_works", None)
 
     scope = enter_scope()

@@ -12,11 +12,10 @@ from __future__ import annotations
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from anyio.lowlevel import EventLoopToken
 
-from ._loops import Pending, call_at, has_timers, sleep_and_call, spawn
+from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -37,7 +36,7 @@ LONGEST = 1.0
 class Crowd:
     """The requests of one event loop that wait for something."""
 
-    __slots__ = ("__weakref__", "_alarm", "_due", "_heirs", "_open", "_young")
+    __slots__ = ("_alarm", "_due", "_heirs", "_open", "_young")
 
     def __init__(self) -> None:
         self._open = 0
@@ -97,12 +96,8 @@ class Crowd:
         self._alarm = spawn(loop, partial(sleep_and_call, when, self._promote), Context(), end)
 
 
-_crowds: WeakKeyDictionary[object, Crowd] = WeakKeyDictionary()
-
-
-def crowd_of(loop: EventLoopToken) -> Crowd:
+def crowd_of(loop: Loop) -> Crowd:
     """Return the one crowd of an event loop."""
-    crowd = _crowds.get(loop.native_token)
-    if crowd is None:
-        crowd = _crowds[loop.native_token] = Crowd()
-    return crowd
+    if loop.crowd is None:
+        loop.crowd = Crowd()
+    return loop.crowd

@@ -34,7 +34,7 @@ from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon
 from ._course import Course
 from ._crowd import LONGEST, Crowd, crowd_of
-from ._late_scope import EagerScope, NotedScope, OpenScope, make_work_scope, note_place
+from ._late_scope import EagerScope, OpenScope, make_work_scope, note_place, put_in_work_scope
 from ._loops import Loop, Pending, call_at, call_when_done, has_timers, sleep_and_call, spawn, this_loop
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
@@ -369,10 +369,8 @@ class Exchange(Listener):
     def _begin_to_wait(self) -> None:
         """The application waits for something, for the first time."""
         self._loop = this_loop(None if self._place is None else self._place[0].get_loop())
-        self._crowd = crowd_of(self._loop.token)
-        work = self._work
-        if isinstance(work, NotedScope):
-            self._work_scope = work.put_in()
+        self._crowd = crowd_of(self._loop)
+        put_in_work_scope(self)
         self._context = copy_context()
         self.began = self.now()
         cannot_wait = self._course is not None or self._limit() < LONGEST

@@ -125,14 +125,23 @@ class Worker(Protocol):
     _work_scope: OpenScope | None
 
 
-def make_work_scope(worker: Worker) -> OpenScope:
-    """Make the scope of a worker that has but noted its place, if it is not there yet.
+# Both are here, since no signal handler cancels anything in the middle of this module: it would make another.
 
-    Done here, since no signal handler cancels anything in the middle of this module: it would make another.
-    """
+
+def make_work_scope(worker: Worker) -> OpenScope:
+    """Make the scope of a worker that has but noted its place, if it is not there yet."""
     scope = worker._work_scope or NotedScope(*cast("tuple[Any, Any, int, int]", worker._place))
     worker._work_scope, worker._place = scope, None
     return scope
+
+
+def put_in_work_scope(worker: Worker) -> None:
+    """Have the scope of a worker be there from now on."""
+    scope = worker._work_scope
+    if isinstance(scope, NotedScope):
+        worker._work_scope = scope.put_in()
+    elif scope is None:
+        worker._work_scope, worker._place = _put_in(*cast("tuple[Any, Any, int, int]", worker._place)), None
 
 
 class EagerScope:
@@ -201,46 +210,45 @@ class NotedScope:
     def put_in(self) -> OpenScope:
         """Have the scope be there from now on, and return it."""
         if self._scope is None:
-            self._scope = self._put_in()
+            self._scope = _put_in(self._task, self._outside, self._serial, self._cancels)
         return self._scope  # type: ignore[no-any-return]
 
-    def _put_in(self) -> Any:
-        """Do what entering the scope would have done at its place and time."""
-        state = _states.get(ref(self._task))
-        outside, inside = self._neighbours(None if state is None else state.cancel_scope)
-        scope = _new(_scope_type)
-        scope.place(self._task, outside, self._serial, self._cancels)
-        if outside is not None:
-            outside._child_scopes.add(scope)
-            outside._child_scopes.discard(inside)
-        if inside is not None:
-            inside._parent_scope = scope
-            scope.children, scope.tasks = {inside}, set()
-            if type(inside) is _scope_type:
-                scope.is_first, inside.is_first = inside.is_first, False
-            return scope
-        if outside is not None:
-            outside._tasks.discard(self._task)
-        if state is None:
-            _states[ref(self._task, _forget)] = _backend.TaskState(None, scope)
-            scope.is_first = True
-        else:
-            state.cancel_scope = scope
+
+def _put_in(task: Task[Any], around: Any, serial: int, cancels: int) -> Any:
+    """Do what entering a scope would have done at a place and a time."""
+    state = _states.get(ref(task))
+    outside, inside = _neighbours(None if state is None else state.cancel_scope, around, serial)
+    scope = _new(_scope_type)
+    scope.place(task, outside, serial, cancels)
+    if outside is not None:
+        outside._child_scopes.add(scope)
+        outside._child_scopes.discard(inside)
+    if inside is not None:
+        inside._parent_scope = scope
+        scope.children, scope.tasks = {inside}, set()
+        if type(inside) is _scope_type:
+            scope.is_first, inside.is_first = inside.is_first, False
         return scope
+    if outside is not None:
+        outside._tasks.discard(task)
+    if state is None:
+        _states[ref(task, _forget)] = _backend.TaskState(None, scope)
+        scope.is_first = True
+    else:
+        state.cancel_scope = scope
+    return scope
 
-    def _neighbours(self, innermost: Any) -> tuple[Any, Any]:
-        """Return what will be around the scope, and what will be in it; either may be ``None``.
 
-        Several scopes may have the same place. They lie in the order in which the place was noted,
-        whichever of them was put in first.
-        """
-        outside, inside = innermost, None
-        while outside is not self._outside and not self._is_younger_than(outside):
-            outside, inside = outside._parent_scope, outside
-        return outside, inside
+def _neighbours(innermost: Any, around: Any, serial: int) -> tuple[Any, Any]:
+    """Return what will be around the scope, and what will be in it; either may be ``None``.
 
-    def _is_younger_than(self, scope: Any) -> bool:
-        return type(scope) is _scope_type and bool(scope.serial < self._serial)
+    Several scopes may have the same place. They lie in the order in which the place was noted,
+    whichever of them was put in first.
+    """
+    outside, inside = innermost, None
+    while outside is not around and not (type(outside) is _scope_type and outside.serial < serial):
+        outside, inside = outside._parent_scope, outside
+    return outside, inside
 
 
 @lru_cache

@@ -11,12 +11,15 @@ from __future__ import annotations
 from asyncio import isfuture
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from anyio.lowlevel import EventLoopToken, current_token
 
 from .._core._wakeup import thread_safe_clock
+
+if TYPE_CHECKING:
+    from ._crowd import Crowd
 
 
 class Loop:
@@ -25,11 +28,12 @@ class Loop:
     It keeps the loop alive, as they do, and is therefore not kept for longer than that.
     """
 
-    __slots__ = ("__weakref__", "no_context", "now", "token")
+    __slots__ = ("__weakref__", "crowd", "no_context", "now", "token")
 
     def __init__(self, token: EventLoopToken) -> None:
         self.token = token
         self.now = thread_safe_clock(token)
+        self.crowd: Crowd | None = None  #: its requests; see `_crowd.crowd_of`
         self.no_context = Context()  #: an empty one, for what the loop calls, and needs none
 
 
