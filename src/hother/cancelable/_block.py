@@ -190,7 +190,7 @@ class Block(Listener):
         scope.__enter__()
         reference: weakref.ref[Block] = weakref.ref(self)
         _current.set((reference, *self.outer) if self.outer else (reference,))
-        self._token._listen(self)
+        self._token._belong_to(self)
 
     def set_deadline(self, deadline: float) -> None:
         """Move the deadline, which is over when it has passed: then nothing is moved any more."""
@@ -237,7 +237,9 @@ class Block(Listener):
             if owner is not None:
                 owner._settle(cause, site)
             return
-        self._token._remove_callback(self)  # once: ten thousand causes must not call the loop each
+        # Once: ten thousand causes must not call the loop each. Twice (two threads at once) does no harm,
+        # since the scope is cancelled already.
+        self._token._leave(self)
         if site.is_in(self._native_token):
             self._cancel(cause)
         else:
@@ -261,7 +263,7 @@ class Block(Listener):
             return remaining
         finally:
             self._closed = self._clock()
-            self._token._remove_callback(self)
+            self._token._leave(self)
             for token in self._followed:
                 token._remove_callback(self)
             if self._heard or self._removers or self._take_timer_back is not None:
