@@ -96,13 +96,11 @@ def _lets_pass(raised: BaseException | None, left: BaseException | None) -> bool
 
 def open_block(operation: Cancelable, previous: Block | None = None) -> Block:
     """Open a block; a stream has one for each step, after the *previous* one."""
-    block = Block(operation, operation._name, operation._token, operation._grace, operation._is_detached)
-    if previous is not None:
-        block.follow_up(previous)
-    block.tells_in_time = operation._tells_in_time
-    block.cleanup = operation._cleanup
-    if operation._entered_at is None:
+    block = Block(operation)
+    if previous is None:
         operation._entered_at = block.opened_at
+    else:
+        block.follow_up(previous)
     is_timed = operation._timeout is not None or operation._parents or operation._leaders
     block.open(_deadline.first_deadline(operation, block) if is_timed else inf)
     return block
