@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NONE: tuple[()] = ()
 _NO_CALLBACKS: Mapping[str, list[Callable[..., object]]] = {}
 
 
@@ -100,8 +101,8 @@ class Cancelable:
     ) -> None:
         # From entering; moved with the deadline.
         self._timeout = None if timeout is None else seconds(timeout)
-        self._tokens = checked_tokens(tokens) if tokens != () else ()
-        self._sources = checked_sources(sources) if sources != () else ()
+        self._tokens = () if tokens is _NONE else checked_tokens(tokens)
+        self._sources = () if sources is _NONE else checked_sources(sources)
         self._parents: tuple[Cancelable, ...] = ()
         self._leaders: tuple[Cancelable, ...] = ()  # whom it follows
         self._name: str | None = None

@@ -35,20 +35,21 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITER
 _NOWHERE = object()
 
 try:  # what AnyIO asks, too, four calls further down
-    from sniffio import current_async_library as _current_backend
+    from sniffio import thread_local as _running
 except ImportError:  # then AnyIO takes everything for asyncio
+    from types import SimpleNamespace
 
-    def _current_backend() -> str:
-        return "asyncio"
+    _running: Any = SimpleNamespace(name=None)
 
 
 # Where a block runs: AnyIO's backend and its class of scopes, its token for the loop, the loop's clock, which
 # any thread may ask, and what tells the task from the others of its loop. No class: each block needs one.
 Place: TypeAlias = "tuple[type[AsyncBackend], type[CancelScope], Any, Callable[[], float], int]"
 
-# How to find that out, by the name of the backend. To ask AnyIO for the loop takes as long as to make a
-# scope, and `anyio.CancelScope` asks again, and makes each twice: so blocks use these.
-_finders: dict[str, Callable[[], Place]] = {}
+# How to find that out, by what says of itself that it runs in this thread: Trio does, and asyncio does not. To
+# ask AnyIO for the loop takes as long as to make a scope, and `anyio.CancelScope` asks again, and makes each
+# twice: so blocks use these.
+_finders: dict[str | None, Callable[[], Place]] = {}
 
 
 def current_place() -> Place:
@@ -60,7 +61,7 @@ def current_place() -> Place:
         RuntimeError: If no event loop runs in this thread.
     """
     try:
-        return _finders[_current_backend()]()
+        return _finders[_running.name]()
     except (LookupError, RuntimeError):
         pass  # for the first time, or where no event loop runs, of which AnyIO has its own word
     return _found()()
@@ -68,7 +69,7 @@ def current_place() -> Place:
 
 def _found() -> Callable[[], Place]:
     loop = current_token()  # fails where none runs
-    find = _finders[_current_backend()] = _finder(loop)
+    find = _finders[_running.name] = _finder(loop)
     return find
 
 
