@@ -59,12 +59,11 @@ class Block(Listener):
         "_backend",
         "_clock",
         "_closed",
-        "_followed",
         "_hard_deadline",
+        "_links",
         "_name",
         "_native_token",
         "_owner",
-        "_removers",
         "_scope",
         "_take_timer_back",
         "_task_id",
@@ -74,7 +73,6 @@ class Block(Listener):
         "opened_at",
         "outer",
         "started_at",
-        "tells_in_time",
     )
 
     def __init__(self, owner: Any) -> None:
@@ -90,13 +88,11 @@ class Block(Listener):
         self._name: str | None = owner._name
         self._token: CancelationToken = owner._token
         self._terms: Terms = owner._terms
-        self.tells_in_time: bool = owner._tells_in_time  #: whether the token must hear of the deadline at once
         around = _current.get()
         self._around = around and tuple(ref(block) for block in _open_blocks(around))
         self.outer = self._around  #: of those around it, whom it has to do with
         self._take_timer_back: Callable[[], object] | None = None
-        self._followed: tuple[CancelationToken, ...] = ()
-        self._removers: tuple[Callable[[], object], ...] = ()
+        self._links: tuple[CancelationToken | Callable[[], object], ...] = ()
 
     # --- Safe in any thread
 
@@ -192,8 +188,14 @@ class Block(Listener):
         if self._take_timer_back is not None:
             self._take_timer_back()
             self._take_timer_back = None
-        if (self._terms.grace or self.tells_in_time) and self.deadline != inf and self._closed is None:
+        if self.deadline != inf and self._closed is None and self._tells_in_time:
             self._take_timer_back = call_at(self.loop, self.deadline, self._ring)
+
+    @property
+    def _tells_in_time(self) -> bool:
+        """Whether the token must hear of the deadline at once."""
+        owner = self._owner()
+        return self._terms.grace > 0 or (owner is not None and owner._tells_in_time)
 
     @property
     def interrupted_at(self) -> float:
@@ -203,7 +205,7 @@ class Block(Listener):
 
     def follow(self, tokens: tuple[CancelationToken, ...]) -> None:
         """Have the operation cancelled with any of *tokens*, for as long as the block is open."""
-        self._followed = tokens
+        self._links += tokens
         for token in tokens:
             token._listen(self)
 
@@ -215,7 +217,7 @@ class Block(Listener):
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Have *callback* called when the block is closed."""
-        self._removers += (callback,)
+        self._links += (callback,)
 
     def hear(self, cause: Cancelation, site: CallSite) -> None:
         """Cancel the operation for *cause*, or stop if it is. Called wherever a token is cancelled."""
@@ -251,9 +253,7 @@ class Block(Listener):
         finally:
             self._closed = self._clock()
             self._token._leave(self)
-            for token in self._followed:
-                token._remove_callback(self)
-            if self._removers or self._take_timer_back is not None:
+            if self._links or self._take_timer_back is not None:
                 self._unlink()
             current = _current.get()
             if current and current[0]() is self:
@@ -323,9 +323,12 @@ class Block(Listener):
     def _unlink(self) -> None:
         if self._take_timer_back is not None:
             self.keep_time()
-        for remove in self._removers:
-            remove()
-        self._removers = ()
+        for link in self._links:
+            if isinstance(link, CancelationToken):
+                link._remove_callback(self)
+            else:
+                link()
+        self._links = ()
 
 
 @final

@@ -10,7 +10,8 @@ from . import _causes, _deadline
 from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, LifecycleError, error_for
-from ._core._lifecycle import COMPLETED, RUNNING
+from ._core._lifecycle import COMPLETED, PENDING, RUNNING
+from ._core._observers import everywhere
 from ._core._report import report
 from ._ending import is_own_error, raise_again, settle, tell
 
@@ -36,7 +37,9 @@ async def enter(operation: Operation) -> Operation:
         await _open_watch(operation)
     operation._block = block = open_block(operation)
     try:
-        operation._become(RUNNING)
+        operation._status = RUNNING  # what has no block yet is pending
+        if operation._observers or everywhere:
+            operation._tell_transition(PENDING)
         if operation._tokens or operation._parents or operation._leaders or operation._followers:
             listen(operation, block)
         if operation._watch is not None:
@@ -68,7 +71,9 @@ async def leave(
         left = await _end_watch(operation, operation._watch, left)
     stopped = False
     if exc is None and left is None:
-        operation._become(COMPLETED)
+        previous, operation._status = operation._status, COMPLETED  # a block is left only once
+        if operation._observers or everywhere:
+            operation._tell_transition(previous)
     else:
         stopped = exc is not None and (left is None or is_own_error(operation, left))
         settle(operation, block, left, stopped)
@@ -76,7 +81,11 @@ async def leave(
         _deadline.tell_followers(operation)  # children that go on have no deadline of a parent that has ended
     if operation._callbacks:
         await tell(operation, left)
-    return _catches_own(operation, exc, left) if stopped else _lets_pass(raised, left)
+    if stopped:
+        return _catches_own(operation, exc, left)
+    if left is not None and left is not raised:
+        raise_again(left)
+    return False
 
 
 def _catches_own(operation: Cancelable, exc: BaseException | None, left: BaseException | None) -> bool:
@@ -85,13 +94,6 @@ def _catches_own(operation: Cancelable, exc: BaseException | None, left: BaseExc
         assert operation.cancelation is not None
         raise error_for(operation.cancelation, operation.context) from exc
     return not operation._raise_on_cancel
-
-
-def _lets_pass(raised: BaseException | None, left: BaseException | None) -> bool:
-    """Have what is *left* go on, which is what was *raised*, or comes in place of that."""
-    if left is not None and left is not raised:
-        raise_again(left)
-    return False
 
 
 def open_block(operation: Cancelable, previous: Block | None = None) -> Block:

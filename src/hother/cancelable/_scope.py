@@ -679,7 +679,6 @@ class Cancelable:
             self._tells_in_time = True
             block = self._block
             if block is not None and not block.is_closed:
-                block.tells_in_time = True
                 run_in(block.loop, block.keep_time)
 
     def _time_is_up(self) -> None:
@@ -691,8 +690,11 @@ class Cancelable:
             refuse_transition(previous, status)
         self._status = status
         if self._observers or everywhere:
-            event = Transition(self.context, previous, self._token, _operation=weakref.ref(self))
-            notify_transition(watching(self._observers), event)
+            self._tell_transition(previous)
+
+    def _tell_transition(self, previous: OperationStatus) -> None:
+        event = Transition(self.context, previous, self._token, _operation=weakref.ref(self))
+        notify_transition(watching(self._observers), event)
 
     def _shield_changed(self, entered: bool) -> None:
         if self._status.is_final:
