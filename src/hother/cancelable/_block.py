@@ -28,6 +28,7 @@ from ._core._wakeup import CallSite, call_at, call_soon, current_place, task_id
 from ._terms import USUAL, Terms
 
 if TYPE_CHECKING:
+
     class Hear(Protocol):
         """What is done about a cause, wherever it comes from."""
 

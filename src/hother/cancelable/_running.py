@@ -77,15 +77,16 @@ async def leave(
     else:
         stopped = exc is not None and (left is None or is_own_error(operation, left))
         settle(operation, block, left, stopped)
-    if operation._followers:
-        _deadline.tell_followers(operation)  # children that go on have no deadline of a parent that has ended
-    if operation._callbacks:
-        await tell(operation, left)
+    if operation._followers or operation._callbacks:
+        await _tell_end(operation, left)
     if stopped:
         return _catches_own(operation, exc, left)
-    if left is not None and left is not raised:
-        raise_again(left)
-    return False
+    return False if left is None else _lets_pass(raised, left)
+
+
+async def _tell_end(operation: Cancelable, left: BaseException | None) -> None:
+    _deadline.tell_followers(operation)  # children that go on have no deadline of a parent that has ended
+    await tell(operation, left)
 
 
 def _catches_own(operation: Cancelable, exc: BaseException | None, left: BaseException | None) -> bool:
@@ -94,6 +95,13 @@ def _catches_own(operation: Cancelable, exc: BaseException | None, left: BaseExc
         assert operation.cancelation is not None
         raise error_for(operation.cancelation, operation.context) from exc
     return not operation._raise_on_cancel
+
+
+def _lets_pass(raised: BaseException | None, left: BaseException) -> bool:
+    """Have what is *left* go on, which is what was *raised*, or comes in place of that."""
+    if left is not raised:
+        raise_again(left)
+    return False
 
 
 def open_block(operation: Cancelable, previous: Block | None = None) -> Block:

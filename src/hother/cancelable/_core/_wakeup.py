@@ -34,21 +34,21 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITER
 
 _NOWHERE = object()
 
+_running: Any  # its name is that of the backend
 try:  # what AnyIO asks, too, four calls further down
     from sniffio import thread_local as _running
 except ImportError:  # then AnyIO takes everything for asyncio
     from types import SimpleNamespace
 
-    _running: Any = SimpleNamespace(name=None)
-
+    _running = SimpleNamespace(name=None)
 
 # Where a block runs: AnyIO's backend and its class of scopes, its token for the loop, the loop's clock, which
 # any thread may ask, and what tells the task from the others of its loop. No class: each block needs one.
 Place: TypeAlias = "tuple[type[AsyncBackend], type[CancelScope], Any, Callable[[], float], int]"
 
-# How to find that out, by what says of itself that it runs in this thread: Trio does, and asyncio does not. To
-# ask AnyIO for the loop takes as long as to make a scope, and `anyio.CancelScope` asks again, and makes each
-# twice: so blocks use these.
+# How to find that out, by the name that the backend has given itself in this thread: Trio does that while it
+# runs, and asyncio does not. To ask AnyIO for the loop takes as long as to make a scope, and
+# `anyio.CancelScope` asks again, and makes each twice: so blocks use these.
 _finders: dict[str | None, Callable[[], Place]] = {}
 _loops: dict[str | None, Callable[[], object]] = {}  # likewise: the loop that runs here
 
@@ -244,7 +244,7 @@ def _loop_here() -> object:
 
 
 def _is_of_a_task(frame: FrameType | None) -> bool:
-    """Whether a task has come to *frame* in the ordinary way, rather than by interrupting the loop's machinery.
+    """Whether a task has come to *frame* in the ordinary way, and not by interrupting the loop's machinery.
 
     Going up the stack from there leads to the coroutine that the loop is running. If no frame of an
     event loop's machinery lies on the way, none is in the middle of anything, even if a signal handler
