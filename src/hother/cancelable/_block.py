@@ -168,7 +168,8 @@ class Block(Listener):
     def _set_out(self, deadline: float) -> None:
         self.deadline = deadline
         self._scope.deadline = self.interrupted_at
-        self.keep_time()
+        if self._tells_in_time:
+            self.keep_time()
 
     def _apply_terms(self) -> None:
         if self._terms.is_detached:
