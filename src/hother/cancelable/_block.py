@@ -223,7 +223,8 @@ class Block(Listener):
 
     def hear(self, cause: Cancelation, site: CallSite) -> None:
         """Cancel the operation for *cause*, or stop if it is. Called wherever a token is cancelled."""
-        if self._token.cancelation is not cause:  # then it was another one, or this is no news
+        causes = self._token._causes
+        if not causes or causes[0] is not cause:  # then it was another token, or this is no news
             owner = self._owner()
             if owner is not None:
                 owner._settle(cause, site)

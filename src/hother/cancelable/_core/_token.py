@@ -361,7 +361,7 @@ class CancelationToken:
         """Have *owner* told nothing any more."""
         if self._owner is owner:
             self._owner = None
-        else:
+        elif self._callbacks:
             self._callbacks.pop(owner, None)
 
     def child(self) -> CancelationToken:
