@@ -217,6 +217,28 @@ async def test_an_operation_in_another_task_interrupts_a_stream() -> None:
     await assert_nothing_is_armed(operation.token)
 
 
+async def test_a_cancelation_reaches_all_tasks_that_go_through_one_stream() -> None:
+    """
+    A stream belongs to one task at a time; but if there are two, none of them must wait for ever.
+    """
+    operation = Cancelable()
+    stream = operation.stream(Source(pause=1000))
+    stopped: list[object] = []
+
+    async def consume() -> None:
+        with pytest.raises(ManualCancelation):
+            await anext(stream)
+        stopped.append(operation.cancelation)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(consume)
+        tasks.start_soon(consume)
+        await wait_all_tasks_blocked()
+        operation.cancel()
+
+    assert stopped == [operation.cancelation] * 2
+
+
 async def test_a_cancelled_operation_fetches_nothing() -> None:
     """
     But the source is closed all the same.

@@ -314,6 +314,79 @@ def test_what_a_listener_raises_is_raised_by_cancel() -> None:
     assert listener.heard == [token.cancelation]
 
 
+def test_the_owner_of_a_token_hears_first() -> None:
+    """
+    Before the callbacks that were there before it, and of each cause, until it leaves; it counts like them.
+    """
+    token = CancelationToken()
+    heard: list[object] = []
+    owner = _Hears()
+    token.add_callback(lambda _: heard.extend(owner.heard))
+    token._belong_to(owner)
+    assert token.statistics().callbacks == 2
+
+    token.cancel()
+    assert heard == [token.cancelation]
+    token.cancel(message="again")
+    token._leave(owner)
+    token.cancel(message="after")
+
+    assert owner.heard[-1] is token.causes[1]
+    assert token.statistics().callbacks == 0
+
+
+def test_who_comes_to_own_a_cancelled_token_hears_of_it() -> None:
+    """
+    Of all that has happened, at once.
+    """
+    token = CancelationToken()
+    token.cancel()
+    token.cancel(message="again")
+    owner = _Hears()
+
+    token._belong_to(owner)
+
+    assert tuple(owner.heard) == token.causes
+
+
+@pytest.mark.parametrize("leaves", [0, 1])
+def test_a_second_owner_of_a_token_hears_too(leaves: int) -> None:
+    """
+    Whichever of the two leaves, the other one still hears.
+    """
+    token = CancelationToken()
+    owners = [_Hears(), _Hears()]
+    for owner in owners:
+        token._belong_to(owner)
+
+    token._leave(owners[leaves])
+    token.cancel()
+
+    assert owners[leaves].heard == []
+    assert owners[1 - leaves].heard == [token.cancelation]
+    assert token.statistics().callbacks == 1
+
+
+def test_what_the_owner_raises_is_raised_by_cancel() -> None:
+    """
+    After all others have been told.
+    """
+
+    class Fails(Listener):
+        def hear(self, cause: Cancelation, site: CallSite) -> None:
+            raise ValueError(str(cause))
+
+    token = CancelationToken()
+    listener = _Hears()
+    token._belong_to(Fails())
+    token._listen(listener)
+
+    with pytest.raises(ValueError, match="enough"):
+        token.cancel(message="enough")
+
+    assert listener.heard == [token.cancelation]
+
+
 class _Hears(Listener):
     def __init__(self) -> None:
         self.heard: list[Cancelation] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -19,6 +20,7 @@ from hother.cancelable.asgi import (
 )
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import ALL_HABITS, Habits, Peer
+from tests.interruption import at_line
 
 HOUR = 3600.0
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -233,6 +235,43 @@ async def test_a_thread_may_be_too_late() -> None:
     await peer.run(RequestCancelationMiddleware(app))
 
     assert peer.status == 200
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("in_a_thread", [False, True])
+async def test_a_request_is_cancelled_once_if_others_cancel_it_in_the_midst_of_that(
+    in_a_thread: bool,
+) -> None:
+    """
+    A signal handler or a thread, at any line: it is answered once, for one of the two reasons.
+    """
+    line, reached = 0, True
+    while reached:
+        line += 1
+        peer = Peer(strict=True)
+
+        def cancel(peer: Peer = peer) -> None:
+            peer.scope[TOKEN_KEY].cancel(CancelationReason.SIGNAL)
+
+        def have_it_cancelled(cancel: Callable[[], None] = cancel) -> None:
+            thread = threading.Thread(target=cancel)
+            thread.start()
+            thread.join()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal reached
+            await anyio.lowlevel.checkpoint()
+            with at_line(line, have_it_cancelled if in_a_thread else cancel) as where:  # noqa: B023
+                scope[TOKEN_KEY].cancel()
+            reached = bool(where)
+            await anyio.sleep(HOUR)
+
+        with anyio.fail_after(5):
+            await peer.run(RequestCancelationMiddleware(app))
+        assert (peer.status, peer.json["reason"]) in {(503, "manual"), (503, "signal")}
+        assert peer.scope[TOKEN_KEY].statistics().callbacks == 0
+
+    assert line > 30
 
 
 async def test_a_failing_callback_on_the_token_is_reported_and_changes_nothing(

@@ -12,12 +12,12 @@
 
 from __future__ import annotations
 
-import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from math import inf
+from time import time
 from typing import TYPE_CHECKING, Any, Protocol, final
+from weakref import ref
 
 from anyio.lowlevel import EventLoopToken
 
@@ -25,9 +25,9 @@ from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import CancelationToken, Listener
 from ._core._wakeup import CallSite, call_at, call_soon, current_place, task_id
+from ._terms import USUAL, Terms
 
 if TYPE_CHECKING:
-    from ._cleanup import Cleanup
 
     class Hear(Protocol):
         """What is done about a cause, wherever it comes from."""
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # The blocks around this code, innermost first. All of them, since one that was left may be gone when
 # a task that was started in it looks for those around it.
-_current: ContextVar[tuple[weakref.ref[Block], ...]] = ContextVar("current_blocks", default=())
+_current: ContextVar[tuple[ref[Block], ...]] = ContextVar("current_blocks", default=())
 
 # The operation that this thread works for: the current one there, even when its block was left.
 _NOBODY = object()
@@ -50,12 +50,8 @@ class Block(Listener):
     Other threads may ask how much time is left, and nothing else.
 
     Args:
-        owner: The operation; not kept alive. Its ``_time_is_up()`` is called when the deadline has passed,
-            its ``_settle()`` when a token that it follows was cancelled.
-        name: What to call it.
-        token: The operation's own token, which cancels the block.
-        grace: From being cancelled to being interrupted, in seconds.
-        is_detached: Whether nothing around the block interrupts it.
+        owner: The operation; not kept alive. Its own token cancels the block. Its ``_time_is_up()`` is called
+            when the deadline has passed, its ``_settle()`` when a token that it follows was cancelled.
     """
 
     __slots__ = (
@@ -64,57 +60,40 @@ class Block(Listener):
         "_backend",
         "_clock",
         "_closed",
-        "_followed",
-        "_grace",
         "_hard_deadline",
-        "_heard",
-        "_is_detached",
+        "_links",
         "_name",
         "_native_token",
         "_owner",
-        "_removers",
         "_scope",
         "_take_timer_back",
         "_task_id",
+        "_terms",
         "_token",
-        "cleanup",
         "deadline",
         "opened_at",
         "outer",
         "started_at",
-        "tells_in_time",
     )
 
-    def __init__(
-        self,
-        owner: Any,
-        name: str | None,
-        token: CancelationToken,
-        grace: float = 0.0,
-        is_detached: bool = False,
-    ) -> None:
+    def __init__(self, owner: Any) -> None:
         # Fails, with nothing to undo, where no event loop runs.
         self._backend, scopes, self._native_token, self._clock, self._task_id = current_place()
         self._scope = scopes()  # without arguments: by keyword, they take as long as the scope
-        self.started_at = time.time()  #: in seconds since the epoch
+        self.started_at = time()  #: in seconds since the epoch
         self.opened_at = self._clock()  #: on the loop's clock
         self._closed: float | None = None  # when, on the loop's clock
         self.deadline = inf  #: on the loop's clock
         self._hard_deadline = inf  # when the grace period of a cancelation is over
-        self._grace = grace
-        self._owner: weakref.ref[Any] = weakref.ref(owner)
-        self._name = name
-        self._token = token
-        self._is_detached = is_detached
+        self._owner: ref[Any] = ref(owner)
+        self._name: str | None = owner._name
+        self._token: CancelationToken = owner._token
+        self._terms: Terms = owner._terms
         around = _current.get()
-        self._around = around and tuple(weakref.ref(block) for block in _open_blocks(around))
-        self.outer = () if is_detached else self._around  #: of those around it, whom it has to do with
-        self.tells_in_time = False  #: whether the token must hear of the deadline at once
-        self.cleanup: Cleanup | None = None  #: what has to know when the block is interrupted
+        self._around = around and tuple(ref(block) for block in _open_blocks(around))
+        self.outer = self._around  #: of those around it, whom it has to do with
         self._take_timer_back: Callable[[], object] | None = None
-        self._followed: tuple[CancelationToken, ...] = ()
-        self._heard: tuple[_Hearing, ...] = ()
-        self._removers: tuple[Callable[[], object], ...] = ()
+        self._links: tuple[CancelationToken | Callable[[], object], ...] = ()
 
     # --- Safe in any thread
 
@@ -173,24 +152,30 @@ class Block(Listener):
         """Take over how much of the grace period is left."""
         if previous._hard_deadline != inf:
             self._hard_deadline = self._clock() + (previous._hard_deadline - previous._clock())
+            self._scope.deadline = self._hard_deadline
 
     def open(self, deadline: float) -> None:
         """Enter the scope. Whoever calls this has to call `close`."""
-        scope = self._scope
-        if self._is_detached:
-            scope.shield = True
         if deadline != inf:
-            self.deadline = deadline
-            if self._grace or self.tells_in_time:
-                self.keep_time()
-        if deadline != inf or self._hard_deadline != inf:
-            scope.deadline = self.interrupted_at
-        if self.cleanup is not None:
-            self._tell_cleanup()
-        scope.__enter__()
-        reference: weakref.ref[Block] = weakref.ref(self)
+            self._set_out(deadline)
+        if self._terms is not USUAL:
+            self._apply_terms()
+        self._scope.__enter__()
+        reference: ref[Block] = ref(self)
         _current.set((reference, *self.outer) if self.outer else (reference,))
-        self._token._listen(self)
+        self._token._belong_to(self)
+
+    def _set_out(self, deadline: float) -> None:
+        self.deadline = deadline
+        self._scope.deadline = self.interrupted_at
+        if self._tells_in_time:
+            self.keep_time()
+
+    def _apply_terms(self) -> None:
+        if self._terms.is_detached:
+            self.outer = ()
+            self._scope.shield = True
+        self._tell_cleanup()
 
     def set_deadline(self, deadline: float) -> None:
         """Move the deadline, which is over when it has passed: then nothing is moved any more."""
@@ -205,39 +190,48 @@ class Block(Listener):
         if self._take_timer_back is not None:
             self._take_timer_back()
             self._take_timer_back = None
-        if (self._grace or self.tells_in_time) and self.deadline != inf and self._closed is None:
+        if self.deadline != inf and self._closed is None and self._tells_in_time:
             self._take_timer_back = call_at(self.loop, self.deadline, self._ring)
+
+    @property
+    def _tells_in_time(self) -> bool:
+        """Whether the token must hear of the deadline at once."""
+        owner = self._owner()
+        return self._terms.grace > 0 or (owner is not None and owner._tells_in_time)
 
     @property
     def interrupted_at(self) -> float:
         """When the block is interrupted, as far as that is known."""
-        at = self.deadline + self._grace
+        at = self.deadline + self._terms.grace
         return at if at < self._hard_deadline else self._hard_deadline
 
     def follow(self, tokens: tuple[CancelationToken, ...]) -> None:
         """Have the operation cancelled with any of *tokens*, for as long as the block is open."""
-        self._followed = tokens
+        self._links += tokens
         for token in tokens:
             token._listen(self)
 
     def listen(self, token: CancelationToken, hear: Hear) -> None:
         """Have *hear* called for each cause of *token*, for as long as the block is open."""
         listener = _Hearing(token, hear)
-        self._heard += (listener,)
+        self.on_close(listener.remove)
         token._listen(listener)
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Have *callback* called when the block is closed."""
-        self._removers += (callback,)
+        self._links += (callback,)
 
     def hear(self, cause: Cancelation, site: CallSite) -> None:
         """Cancel the operation for *cause*, or stop if it is. Called wherever a token is cancelled."""
-        if self._token.cancelation is not cause:  # then it was another one, or this is no news
+        causes = self._token._causes
+        if not causes or causes[0] is not cause:  # then it was another token, or this is no news
             owner = self._owner()
             if owner is not None:
                 owner._settle(cause, site)
             return
-        self._token._remove_callback(self)  # once: ten thousand causes must not call the loop each
+        # Once: ten thousand causes must not call the loop each. Twice (two threads at once) does no harm,
+        # since the scope is cancelled already.
+        self._token._leave(self)
         if site.is_in(self._native_token):
             self._cancel(cause)
         else:
@@ -261,10 +255,8 @@ class Block(Listener):
             return remaining
         finally:
             self._closed = self._clock()
-            self._token._remove_callback(self)
-            for token in self._followed:
-                token._remove_callback(self)
-            if self._heard or self._removers or self._take_timer_back is not None:
+            self._token._leave(self)
+            if self._links or self._take_timer_back is not None:
                 self._unlink()
             current = _current.get()
             if current and current[0]() is self:
@@ -308,18 +300,18 @@ class Block(Listener):
         """Runs in the loop, perhaps when the block is closed already."""
         if self._closed is not None:
             return
-        over = self._clock() + self._grace
+        over = self._clock() + self._terms.grace
         if over < self._hard_deadline:
             self._hard_deadline = over
-        if self._grace:
+        if self._terms.grace:
             self._scope.deadline = self.interrupted_at
         else:
             self._scope.cancel(f"{cancelation.reason}: {cancelation}")
         self._tell_cleanup()
 
     def _tell_cleanup(self) -> None:
-        if self.cleanup is not None:
-            self.cleanup.begin_at(self.interrupted_at)
+        if self._terms.cleanup is not None:
+            self._terms.cleanup.begin_at(self.interrupted_at)
 
     def _cancel_enclosing(self) -> None:
         for outer in self._enclosing():
@@ -334,11 +326,12 @@ class Block(Listener):
     def _unlink(self) -> None:
         if self._take_timer_back is not None:
             self.keep_time()
-        for listener in self._heard:
-            listener.remove()
-        for remove in self._removers:
-            remove()
-        self._heard = self._removers = ()
+        for link in self._links:
+            if isinstance(link, CancelationToken):
+                link._remove_callback(self)
+            else:
+                link()
+        self._links = ()
 
 
 @final
@@ -382,7 +375,7 @@ def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:
     return Cancelation(CancelationReason.PARENT, message, by=name, cause=cause, at=cause.at)
 
 
-def _open_blocks(references: Iterable[weakref.ref[Block]]) -> Iterator[Block]:
+def _open_blocks(references: Iterable[ref[Block]]) -> Iterator[Block]:
     for reference in references:
         block = reference()
         if block is not None and block._closed is None:

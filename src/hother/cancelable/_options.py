@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from inspect import iscoroutinefunction
+from math import inf
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ._cleanup import Cleanup
 from ._core._observers import Observer
 from ._core._public import public
 from ._core._reasons import Cancelation
+from ._core._timeouts import seconds
 from ._core._token import CancelationToken
+from ._terms import Terms
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -60,3 +64,12 @@ def checked_policy(unless: Callable[[Cancelation], bool] | None) -> Callable[[Ca
     if unless is not None and (not callable(unless) or iscoroutinefunction(unless)):
         raise TypeError(f"unless must be a plain function, got {unless!r}")
     return unless
+
+
+def checked_terms(options: OperationOptions) -> Terms:
+    """Return the terms that *options* give, or raise ``TypeError`` or ``ValueError`` if they are no times."""
+    grace = seconds(options.get("grace"), "grace")
+    if grace is None:
+        grace = inf if options.get("grace") else 0.0
+    budget = seconds(options.get("cleanup_budget"), "cleanup_budget")
+    return Terms(grace, None if budget is None else Cleanup(budget))

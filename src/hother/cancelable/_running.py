@@ -10,7 +10,8 @@ from . import _causes, _deadline
 from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, LifecycleError, error_for
-from ._core._lifecycle import COMPLETED, RUNNING
+from ._core._lifecycle import COMPLETED, PENDING, RUNNING
+from ._core._observers import everywhere
 from ._core._report import report
 from ._ending import is_own_error, raise_again, settle, tell
 
@@ -36,7 +37,9 @@ async def enter(operation: Operation) -> Operation:
         await _open_watch(operation)
     operation._block = block = open_block(operation)
     try:
-        operation._become(RUNNING)
+        operation._status = RUNNING  # what has no block yet is pending
+        if operation._observers or everywhere:
+            operation._tell_transition(PENDING)
         if operation._tokens or operation._parents or operation._leaders or operation._followers:
             listen(operation, block)
         if operation._watch is not None:
@@ -68,15 +71,22 @@ async def leave(
         left = await _end_watch(operation, operation._watch, left)
     stopped = False
     if exc is None and left is None:
-        operation._become(COMPLETED)
+        previous, operation._status = operation._status, COMPLETED  # a block is left only once
+        if operation._observers or everywhere:
+            operation._tell_transition(previous)
     else:
         stopped = exc is not None and (left is None or is_own_error(operation, left))
         settle(operation, block, left, stopped)
-    if operation._followers:
-        _deadline.tell_followers(operation)  # children that go on have no deadline of a parent that has ended
-    if operation._callbacks:
-        await tell(operation, left)
-    return _catches_own(operation, exc, left) if stopped else _lets_pass(raised, left)
+    if operation._followers or operation._callbacks:
+        await _tell_end(operation, left)
+    if stopped:
+        return _catches_own(operation, exc, left)
+    return False if left is None else _lets_pass(raised, left)
+
+
+async def _tell_end(operation: Cancelable, left: BaseException | None) -> None:
+    _deadline.tell_followers(operation)  # children that go on have no deadline of a parent that has ended
+    await tell(operation, left)
 
 
 def _catches_own(operation: Cancelable, exc: BaseException | None, left: BaseException | None) -> bool:
@@ -87,22 +97,20 @@ def _catches_own(operation: Cancelable, exc: BaseException | None, left: BaseExc
     return not operation._raise_on_cancel
 
 
-def _lets_pass(raised: BaseException | None, left: BaseException | None) -> bool:
+def _lets_pass(raised: BaseException | None, left: BaseException) -> bool:
     """Have what is *left* go on, which is what was *raised*, or comes in place of that."""
-    if left is not None and left is not raised:
+    if left is not raised:
         raise_again(left)
     return False
 
 
 def open_block(operation: Cancelable, previous: Block | None = None) -> Block:
     """Open a block; a stream has one for each step, after the *previous* one."""
-    block = Block(operation, operation._name, operation._token, operation._grace, operation._is_detached)
-    if previous is not None:
-        block.follow_up(previous)
-    block.tells_in_time = operation._tells_in_time
-    block.cleanup = operation._cleanup
-    if operation._entered_at is None:
+    block = Block(operation)
+    if previous is None:
         operation._entered_at = block.opened_at
+    else:
+        block.follow_up(previous)
     is_timed = operation._timeout is not None or operation._parents or operation._leaders
     block.open(_deadline.first_deadline(operation, block) if is_timed else inf)
     return block

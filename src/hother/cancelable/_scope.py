@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from functools import partial, wraps
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -37,9 +38,10 @@ from ._core._report import report
 from ._core._timeouts import seconds
 from ._core._token import CancelationToken
 from ._core._wakeup import CallSite, run_in
-from ._options import OperationOptions, check_names, checked_policy, checked_tokens
+from ._options import OperationOptions, check_names, checked_policy, checked_terms, checked_tokens
 from ._parts import cancelations_around, part_of
 from ._running import enter, leave
+from ._terms import USUAL
 from .sources._source import Source, checked_sources
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NONE: tuple[()] = ()
 _NO_CALLBACKS: Mapping[str, list[Callable[..., object]]] = {}
 
 
@@ -98,15 +101,14 @@ class Cancelable:
     ) -> None:
         # From entering; moved with the deadline.
         self._timeout = None if timeout is None else seconds(timeout)
-        self._tokens = checked_tokens(tokens) if tokens != () else ()
-        self._sources = checked_sources(sources) if sources != () else ()
+        self._tokens = () if tokens is _NONE else checked_tokens(tokens)
+        self._sources = () if sources is _NONE else checked_sources(sources)
         self._parents: tuple[Cancelable, ...] = ()
         self._leaders: tuple[Cancelable, ...] = ()  # whom it follows
         self._name: str | None = None
         self._raise_on_cancel = True
         self._observers: tuple[Observer, ...] = ()
-        self._grace = 0.0
-        self._cleanup: Cleanup | None = None
+        self._terms = USUAL
         if options:
             check_names(options)
             self._take(options)
@@ -114,16 +116,15 @@ class Cancelable:
         self._status = PENDING
         self._token = CancelationToken()
         self._block: Block | None = None  # from entering on
-        self._entered_at: float | None = None  # on the clock of the block's loop
         self._watch: Watch | None = None  # while inside, if there are sources
-        self._above_id: str | None = None
-        self._is_detached = False
         self._tells_in_time = False  # whether the token is told of the deadline at once
         self._callbacks: Mapping[str, list[Callable[..., object]]] = _NO_CALLBACKS
 
     # What few operations have. What each is asked for is above: on Python 3.11, to read a default of the
     # class takes longer than to write it into the object.
     _given_id: str | None = None
+    _above_id: str | None = None
+    _entered_at: float | None = None  # on the clock of the block's loop
     _unless: Callable[[Cancelation], bool] | None = None
     _shields = 0
     _sections: Sections | None = None
@@ -147,14 +148,8 @@ class Cancelable:
             self._observers = tuple(options["observers"])
         if "unless" in options:
             self._unless = checked_policy(options["unless"])
-        if "grace" in options:
-            grace = seconds(options["grace"], "grace")
-            self._grace = grace if grace is not None else inf if options["grace"] else 0.0
-        if "cleanup_budget" in options:
-            from ._cleanup import Cleanup
-
-            budget = seconds(options["cleanup_budget"], "cleanup_budget")
-            self._cleanup = None if budget is None else Cleanup(budget)
+        if "grace" in options or "cleanup_budget" in options:
+            self._terms = checked_terms(options)
 
     # --- Making one
 
@@ -245,13 +240,13 @@ class Cancelable:
         }
         taken_over.update(options)
         detached = Cancelable(timeout=timeout, **taken_over)
-        detached._is_detached = True
+        detached._terms = replace(detached._terms, is_detached=True)
         detached._above_id = self.id
         return detached
 
     def _new_follower(self, leaders: tuple[Cancelable, ...]) -> Cancelable:
         budget = None if self._cleanup is None else self._cleanup.seconds
-        follower = Cancelable(name=self._name, grace=self._grace, cleanup_budget=budget)
+        follower = Cancelable(name=self._name, grace=self._terms.grace, cleanup_budget=budget)
         follower._leaders = leaders
         return follower
 
@@ -673,13 +668,17 @@ class Cancelable:
         if self._block is not None and not self._token.is_cancelled:
             self._block.notice_deadline()
 
+    @property
+    def _cleanup(self) -> Cleanup | None:
+        """What keeps the time of all clean-up, if that has a budget."""
+        return self._terms.cleanup
+
     def _tell_in_time(self) -> None:
         """Have the token told of the deadline at the time that it passes, though nobody asks."""
         if not self._tells_in_time:
             self._tells_in_time = True
             block = self._block
             if block is not None and not block.is_closed:
-                block.tells_in_time = True
                 run_in(block.loop, block.keep_time)
 
     def _time_is_up(self) -> None:
@@ -691,8 +690,11 @@ class Cancelable:
             refuse_transition(previous, status)
         self._status = status
         if self._observers or everywhere:
-            event = Transition(self.context, previous, self._token, _operation=weakref.ref(self))
-            notify_transition(watching(self._observers), event)
+            self._tell_transition(previous)
+
+    def _tell_transition(self, previous: OperationStatus) -> None:
+        event = Transition(self.context, previous, self._token, _operation=weakref.ref(self))
+        notify_transition(watching(self._observers), event)
 
     def _shield_changed(self, entered: bool) -> None:
         if self._status.is_final:

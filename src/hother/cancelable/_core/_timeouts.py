@@ -18,8 +18,8 @@ def seconds(timeout: float | timedelta | None, name: str = "timeout") -> float |
     """
     if timeout is None:
         return None
-    if type(timeout) is float and 0.0 <= timeout < inf:
-        return timeout
+    if (type(timeout) is float or type(timeout) is int) and 0 <= timeout < inf:
+        return float(timeout)
     in_seconds = getattr(timeout, "total_seconds", None)  # rather than import datetime for its type
     value = timeout if in_seconds is None else in_seconds()
     if not isinstance(value, (int, float)) or isinstance(value, bool):

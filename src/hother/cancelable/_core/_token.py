@@ -14,6 +14,9 @@ the very same thread is inside one of that token's methods. Two operations that 
 Links point both ways, and only one way keeps alive: a child holds its parents, while a parent knows
 its child by a weak reference that takes itself away with the child. So links cost nothing but while
 both ends live. Children hear of later causes, too, always in the order of their parent's list.
+
+Most tokens belong to something: to the block of an operation, or to a request. Their owner is the only one
+that listens to them, as a rule. It has a slot, and needs no entry in a dict; and it hears first.
 """
 
 from __future__ import annotations
@@ -74,7 +77,8 @@ class Listener:
     """Hears of each cause of a token, the first and those after it.
 
     They come in the order of `causes`, and those that were told before may be told again: a listener knows
-    what it has heard. It is its own handle among the callbacks.
+    what it has heard. Two threads may tell it the same at the same time. It is its own handle among the
+    callbacks.
     """
 
     __slots__ = ()
@@ -111,10 +115,11 @@ class CancelationToken:
         no longer needed
     """
 
-    __slots__ = ("__weakref__", "_callbacks", "_causes", "_parents")
+    __slots__ = ("__weakref__", "_callbacks", "_causes", "_owner", "_parents")
 
     def __init__(self) -> None:
         self._causes: list[Cancelation] = []
+        self._owner: Listener | None = None  # whose token it is; see `_belong_to`
         # Keys are handles, not the functions: one function may be added twice.
         self._callbacks: dict[object, Callback | _Link | Listener] = {}
         self._parents: tuple[CancelationToken, ...] = ()  # for the sake of keeping them alive
@@ -338,6 +343,27 @@ class CancelationToken:
             for cause in self.causes:
                 listener.hear(cause, CallSite())
 
+    def _belong_to(self, owner: Listener) -> None:
+        """Have *owner* told before all others, otherwise as `_listen` does.
+
+        A cancel that comes before the write is found here, and one that comes after it finds the owner. Where
+        there is an owner already, the new one is one of the others: two tasks go through one stream, perhaps.
+        """
+        if self._owner is None:
+            self._owner = owner
+        else:
+            self._callbacks[owner] = owner
+        if self._causes:
+            for cause in self.causes:
+                owner.hear(cause, CallSite())
+
+    def _leave(self, owner: Listener) -> None:
+        """Have *owner* told nothing any more."""
+        if self._owner is owner:
+            self._owner = None
+        elif self._callbacks:
+            self._callbacks.pop(owner, None)
+
     def child(self) -> CancelationToken:
         """Make a token that is cancelled with this one, and can be cancelled by itself.
 
@@ -365,7 +391,7 @@ class CancelationToken:
 
     def statistics(self) -> TokenStatistics:
         """Return a snapshot of the token's insides, for debugging and for tests."""
-        return TokenStatistics(self.cancelation, len(self._callbacks))
+        return TokenStatistics(self.cancelation, len(self._callbacks) + (self._owner is not None))
 
     def _distinct_causes(self) -> tuple[Cancelation, ...]:
         causes = tuple(self._causes)
@@ -403,11 +429,19 @@ class CancelationToken:
     def _tell(
         self, cancelation: Cancelation, news: _News, site: CallSite, errors: list[BaseException]
     ) -> list[tuple[CancelationToken, _News]]:
-        """Call the callbacks, and collect what they raise. Returns the children for which it is news, too."""
-        children: list[tuple[CancelationToken, _News]] = []
+        """Tell all, and collect what they raise. Returns the children for which it is news, too."""
         causes = self._distinct_causes()
         if news is _UNKEPT:
             causes += (cancelation,)
+        owner = self._owner
+        if owner is not None:
+            _tell_listener(owner, causes, site, errors)
+        return self._tell_others(causes, news, site, errors) if self._callbacks else []
+
+    def _tell_others(
+        self, causes: tuple[Cancelation, ...], news: _News, site: CallSite, errors: list[BaseException]
+    ) -> list[tuple[CancelationToken, _News]]:
+        children: list[tuple[CancelationToken, _News]] = []
         for handle, callback in list(self._callbacks.items()):
             if isinstance(callback, Listener):
                 if handle in self._callbacks:

@@ -34,21 +34,23 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITER
 
 _NOWHERE = object()
 
+_running: Any  # its name is that of the backend
 try:  # what AnyIO asks, too, four calls further down
-    from sniffio import current_async_library as _current_backend
+    from sniffio import thread_local as _running
 except ImportError:  # then AnyIO takes everything for asyncio
+    from types import SimpleNamespace
 
-    def _current_backend() -> str:
-        return "asyncio"
-
+    _running = SimpleNamespace(name=None)
 
 # Where a block runs: AnyIO's backend and its class of scopes, its token for the loop, the loop's clock, which
 # any thread may ask, and what tells the task from the others of its loop. No class: each block needs one.
 Place: TypeAlias = "tuple[type[AsyncBackend], type[CancelScope], Any, Callable[[], float], int]"
 
-# How to find that out, by the name of the backend. To ask AnyIO for the loop takes as long as to make a
-# scope, and `anyio.CancelScope` asks again, and makes each twice: so blocks use these.
-_finders: dict[str, Callable[[], Place]] = {}
+# How to find that out, by the name that the backend has given itself in this thread: Trio does that while it
+# runs, and asyncio does not. To ask AnyIO for the loop takes as long as to make a scope, and
+# `anyio.CancelScope` asks again, and makes each twice: so blocks use these.
+_finders: dict[str | None, Callable[[], Place]] = {}
+_loops: dict[str | None, Callable[[], object]] = {}  # likewise: the loop that runs here
 
 
 def current_place() -> Place:
@@ -60,7 +62,7 @@ def current_place() -> Place:
         RuntimeError: If no event loop runs in this thread.
     """
     try:
-        return _finders[_current_backend()]()
+        return _finders[_running.name]()
     except (LookupError, RuntimeError):
         pass  # for the first time, or where no event loop runs, of which AnyIO has its own word
     return _found()()
@@ -68,22 +70,23 @@ def current_place() -> Place:
 
 def _found() -> Callable[[], Place]:
     loop = current_token()  # fails where none runs
-    find = _finders[_current_backend()] = _finder(loop)
+    find, _loops[_running.name] = _finders_for(loop)
+    _finders[_running.name] = find
     return find
 
 
-def _finder(loop: EventLoopToken) -> Callable[[], Place]:
+def _finders_for(loop: EventLoopToken) -> tuple[Callable[[], Place], Callable[[], object]]:
     backend = loop.backend_class
     scopes = type(backend.create_cancel_scope())
     if hasattr(loop.native_token, "call_soon_threadsafe"):
-        from asyncio import current_task
+        from asyncio import current_task, get_running_loop
 
         def find_in_asyncio() -> Place:
             task: Any = current_task()
             native = task.get_loop()
             return backend, scopes, native, native.time, id(task)
 
-        return find_in_asyncio
+        return find_in_asyncio, get_running_loop
 
     from trio import lowlevel
 
@@ -91,7 +94,7 @@ def _finder(loop: EventLoopToken) -> Callable[[], Place]:
         clock = lowlevel.current_clock().current_time
         return backend, scopes, lowlevel.current_trio_token(), clock, id(lowlevel.current_task())
 
-    return find_in_trio
+    return find_in_trio, lowlevel.current_trio_token
 
 
 def call_soon(loop: EventLoopToken, function: Callable[..., object], *args: Any) -> None:
@@ -121,18 +124,21 @@ def run_in(loop: EventLoopToken, function: Callable[..., object], *args: Any) ->
 class CallSite:
     """Where a call comes from: looked up when first needed, and true for as long as that call lasts.
 
-    For who cancels ten thousand blocks at once: to look at the stack takes longer than to cancel one.
+    For who cancels ten thousand blocks at once: to look at the stack takes longer than to cancel one. It
+    knows who made it, so that nobody goes through all of our own frames in between.
     """
 
-    __slots__ = ("_here",)
+    __slots__ = ("_caller", "_here")
 
     def __init__(self) -> None:
+        self._caller: FrameType | None = sys._getframe(1)
         self._here: object = None
 
     def is_in(self, native_token: object) -> bool:
         """Whether it is in a task of that loop."""
         if self._here is None:
-            self._here = (_called_from_a_task() and _loop_here()) or _NOWHERE
+            self._here = (_is_of_a_task(self._caller) and _loop_here()) or _NOWHERE
+            self._caller = None
         return self._here is native_token
 
 
@@ -226,19 +232,24 @@ def is_running_here() -> bool:
 
 def _loop_here() -> object:
     try:
+        return _loops[_running.name]()
+    except LookupError:  # for the first time, or where none has run yet
+        pass
+    except RuntimeError:  # no loop runs in this thread
+        return None
+    try:
         return current_token().native_token
-    except RuntimeError:  # no loop runs in this thread (anyio.NoEventLoopError is one, too)
+    except RuntimeError:  # anyio.NoEventLoopError is one, too
         return None
 
 
-def _called_from_a_task() -> bool:
-    """Whether a task called us in the ordinary way, rather than by interrupting the loop's machinery.
+def _is_of_a_task(frame: FrameType | None) -> bool:
+    """Whether a task has come to *frame* in the ordinary way, and not by interrupting the loop's machinery.
 
-    Going up the stack from here leads to the coroutine that the loop is running. If no frame of an
+    Going up the stack from there leads to the coroutine that the loop is running. If no frame of an
     event loop's machinery lies on the way, none is in the middle of anything, even if a signal handler
     does.
     """
-    frame: FrameType | None = sys._getframe(1)
     while frame is not None and not _is_machinery(frame.f_globals.get("__name__")):
         if frame.f_code.co_flags & _COROUTINE:
             return True

@@ -228,7 +228,7 @@ class Exchange(Listener):
         """Let the world know of the request. Returns which exchange this code has worked for up to now."""
         if self._place is None:
             self._work_scope = EagerScope()
-        self._token._callbacks[self] = self  # what it has heard before, `_begin_to_wait` asks for
+        self._token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         if self._outer is None:
             event = self._shutdown.enter(self, self._server_send)
             if event is not None:
@@ -249,7 +249,7 @@ class Exchange(Listener):
 
     def _close(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
         """Do what `_go_on` does at the end, of which little is left for a request that `_is_over`."""
-        self._token._callbacks.pop(self, None)
+        self._token._owner = None
         _exchange.set(outer_exchange)
         self._scope[EXCHANGE_KEY] = self._outer
         if self._outer_token is not None:
@@ -282,7 +282,7 @@ class Exchange(Listener):
     def _end(self) -> None:
         """Let nothing happen to the request any more."""
         self._has_ended = True
-        self._token._callbacks.pop(self, None)
+        self._token._owner = None
         if self._course is not None:
             self._course.end()
         if self._crowd is not None:
@@ -573,8 +573,10 @@ class Exchange(Listener):
 
     def hear(self, cause: Cancelation, site: CallSite) -> None:
         """The token was cancelled, by whatever thread."""
-        if self._token._callbacks.pop(self, None) is None:
+        if self._token._owner is None:
             return  # what comes after the first cause is nothing to us
+        # Two threads may get here at the same time: to be `_cancelled` for one cause twice does no harm.
+        self._token._owner = None
         if not self.knows_its_loop:
             return  # the application is in its first step, and `_begin_to_wait` will ask the token
         if site.is_in(self.loop.native_token):
