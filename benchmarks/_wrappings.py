@@ -102,16 +102,39 @@ class WorkingFloor:
             if self._is_asyncio:
                 for trap in application.__await__():
                     token.callbacks["interrupt"] = cast("Any", current_task()).cancel
+                    self.listen(receive, token)
                     await _rest(application, trap)
                     break
             else:
                 with CancelScope() as work:
                     token.callbacks["interrupt"] = work.cancel
+                    self.listen(receive, token)
                     await application
         finally:
-            token.callbacks.clear()
+            self.end(token)
             _current.set(outer)
             self.open.discard(token)
+
+    def end(self, token: Token) -> None:
+        """Have nobody be called any more."""
+        token.callbacks.clear()
+
+    def listen(self, receive: Any, token: Token) -> None:
+        """Hear the client leave. Nothing, here."""
+
+
+class WorkingListener(WorkingFloor):
+    """The least with which a client that leaves ends its request: a `WorkingFloor` that listens."""
+
+    def listen(self, receive: Any, token: Token) -> None:
+        """Start the task."""
+        token.callbacks["listener"] = _listen(receive, token)
+
+    def end(self, token: Token) -> None:
+        """End the task."""
+        if "listener" in token.callbacks:
+            token.callbacks["listener"].cancel()
+        super().end(token)
 
 
 @coroutine
@@ -153,7 +176,7 @@ class _Send:
 class Listener:
     """The least that can hear a client leave: a token, and a task that waits in the server's ``receive()``.
 
-    It takes what the application should have read, and stops nothing.
+    It keeps what the application should have read to itself, and stops nothing.
     """
 
     def __init__(self, app: App) -> None:
@@ -186,9 +209,12 @@ def _listen(receive: Any, token: Token) -> Any:
 
 async def _hear(receive: Any, token: Token, scope: Any) -> None:
     with scope:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        unread: list[Any] = []
+        while not unread or unread[-1]["type"] != "http.disconnect":
+            unread.append(await receive())
         token.cause = "the client has left"
+        if "interrupt" in token.callbacks:
+            token.callbacks["interrupt"]()
 
 
 async def _dispatch(request: Request, call_next: Any) -> Response:
@@ -220,6 +246,7 @@ WRAPPINGS: dict[str, Callable[[App], App]] = {
     "floor": Floor,
     "working floor": WorkingFloor,
     "listener": Listener,
+    "working listener": WorkingListener,
     "ours": _ours,
     "ours, 30 s limit": _ours_limited,
     "BaseHTTPMiddleware": lambda app: BaseHTTPMiddleware(app, _dispatch),

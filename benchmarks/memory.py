@@ -1,7 +1,7 @@
 """What requests cost that are open and idle: memory, and processor time; in processes of their own.
 
-The floor is the least that can hear a client leave: a token, and a task that waits in the server's
-``receive()``.
+The *listener* is the least that can hear a client leave: a token, and a task that waits in the server's
+``receive()``. The *working listener* is the least with which that ends the request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ._worker import worker
 from ._wrappings import build
 from .in_process import scope
 
-WRAPPINGS = ("bare", "listener", "ours")
+WRAPPINGS = ("bare", "listener", "working listener", "ours")
 SERVER = "uvicorn-httptools-uvloop"
 SPARE = 500
 """Files that a process has open besides its connections."""
@@ -72,7 +72,7 @@ def _in_process(loop: str, names: list[str], rounds: int, count: int, pause: flo
         memory,
         "bare",
         targets=targets,
-        bound="listener",
+        bound="working listener",
         unit="B",
     )
     subject = f"processor time while {count:,} requests are open and idle"
@@ -137,7 +137,7 @@ def _on_server(names: list[str], rounds: int, count: int) -> Iterator[Figure]:
         (memory,) = in_turns(names, rounds, lambda name: (_resident(name, possible),), warm=False)
     subject = f"memory for each of {possible:,} open requests"
     targets = {"ours": MEMORY}
-    yield from figures(subject, SERVER, memory, "bare", targets=targets, bound="listener", unit="B")
+    yield from figures(subject, SERVER, memory, "bare", targets=targets, bound="working listener", unit="B")
 
 
 def _resident(name: str, count: int) -> float:

@@ -18,7 +18,8 @@ from hother.cancelable.asgi import _crowd, _late_scope
 
 from .taskless import let_peers_need_no_task
 
-ALL = ("quiet", "crowded", "eager", "taskless", "taskless crowd")
+TASKLESS = ("taskless", "taskless crowd")
+ALL = ("quiet", "crowded", "eager", *TASKLESS)
 
 WAYS = {
     "test_crowd": ("quiet",),  # Has crowds of its own,
@@ -45,7 +46,7 @@ def _is_taskless_on_trio(item: pytest.Item) -> bool:
     params: dict[str, Any] = (
         item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     )
-    return params.get("anyio_backend") == "trio" and "taskless" in params.get("way", "")
+    return params.get("anyio_backend") == "trio" and params.get("way") in TASKLESS
 
 
 @pytest.fixture(autouse=True)

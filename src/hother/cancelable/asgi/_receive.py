@@ -24,7 +24,7 @@ server's ``receive()`` is taken to where it waits, and the task is made once it 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Any, Protocol
 
@@ -39,7 +39,10 @@ MESSAGE_COST = 256
 """What a message counts beside its payload, in bytes: about what its dict takes."""
 
 _NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
-"""What servers give for a request without a body: kept once for all that wait to be asked for it."""
+"""What servers give for a request without a body."""
+
+_ONLY_NO_BODY = (_NO_BODY,)
+"""What the readers of such requests keep until they are asked for it: once for all of them."""
 
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
@@ -120,7 +123,7 @@ class Reader:
     def __init__(self, receive: Receive, owner: ReaderOwner) -> None:
         self._receive = receive
         self._owner: ReaderOwner | None = owner
-        self._messages: list[Message] = []  # not a deque, which takes more room than all the rest
+        self._messages: Sequence[Message] = ()  # a list once there are some
         self._buffered = 0
         self.listeners = 0  #: parts of the application that listen for the disconnect in another way
         self._waiting = 0  # calls of receive() that wait for a message
@@ -215,7 +218,7 @@ class Reader:
                 raise self._error
             if self._disconnect is not None or not self._take_at_once():
                 await self._wait()
-        message = self._messages.pop(0)
+        message, self._messages = self._messages[0], self._messages[1:]
         self._buffered -= _cost(message)
         self._make_room()
         return {**message} if message is _NO_BODY else message
@@ -324,7 +327,7 @@ class Reader:
         Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
         """
         self._owner = None
-        self._messages.clear()
+        self._messages = ()
         self._disconnect = self._disconnect or farewell
         if self._is_running:
             self._announce()
@@ -400,7 +403,12 @@ class Reader:
             return True
         self._buffered += _cost(message)
         self._is_complete = message["type"] == "http.request" and not message.get("more_body")
-        self._messages.append(_NO_BODY if message == _NO_BODY else message)
+        if isinstance(self._messages, list):
+            self._messages.append(message)
+        elif message == _NO_BODY and not self._messages:
+            self._messages = _ONLY_NO_BODY
+        else:
+            self._messages = [*self._messages, message]
         return False
 
     def _hang_up(self) -> None:
