@@ -1,7 +1,10 @@
-"""Real servers under full load, one for each candidate: what they get done, and how long each request takes.
+"""Real servers under full load: what they get done, and how long each request takes.
 
 All servers are on one processor, and only one of them has something to do at a time. The load comes from
 another processor.
+
+Each candidate has several servers, which take turns: of two processes that run the very same code, one may be
+seven percent faster than the other for as long as it lives, by the luck of where things lie in its memory.
 
 Requests per second are what counts; on a machine that has other things to do, the processor time that the
 server takes for a request is the better measure. It is given as requests per second of processor time, so
@@ -13,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import cycle
 
 import psutil
 
 from tests.servers.child import KINDS
-from tests.servers.process import running
+from tests.servers.process import ServerProcess, running
 
 from ._figures import Figure, Target, figures, in_turns
 from ._load import load, pin
@@ -39,23 +43,27 @@ class Case:
         return not KINDS[self.server].missing
 
 
-def measure(case: Case, *, rounds: int, seconds: float) -> list[Figure]:
-    """Measure all candidates of a case, beside the bare application."""
+def measure(case: Case, *, processes: int, rounds: int, seconds: float) -> list[Figure]:
+    """Measure all candidates of a case, beside the bare application.
+
+    Args:
+        case: The case.
+        processes: How many servers each candidate has.
+        rounds: How often each of them is measured.
+        seconds: For how long.
+    """
     with ExitStack() as stack:
-        servers = {
-            name: stack.enter_context(running(case.server, f"benchmarks._wrappings:{application}|{name}"))
-            for name, (application, _) in case.paths.items()
-        }
-        for process in servers.values():
-            pin(process.pid, 0)
+        servers = {name: cycle([_start(stack, case, name) for _ in range(processes)]) for name in case.paths}
 
         def once(name: str) -> tuple[float, float, float, float]:
-            before = _processor_seconds(servers[name].pid)
-            done = load(servers[name].port, case.paths[name][1], case.connections, seconds)
-            used = _processor_seconds(servers[name].pid) - before
+            server = next(servers[name])
+            before = _processor_seconds(server.pid)
+            done = load(server.port, case.paths[name][1], case.connections, seconds)
+            used = _processor_seconds(server.pid) - before
             return done.requests / done.seconds, done.requests / max(used, 0.01), done.p50, done.p99
 
-        speed, effort, p50, p99 = in_turns(case.paths, rounds, once)
+        in_turns(case.paths, processes, once, warm=False)
+        speed, effort, p50, p99 = in_turns(case.paths, rounds * processes, once, warm=False)
     targets = {} if case.target is None else {"ours": case.target}
     subject, where = case.subject, case.server
     return [
@@ -64,6 +72,13 @@ def measure(case: Case, *, rounds: int, seconds: float) -> list[Figure]:
         *figures(f"{subject}: latency, median", where, p50, "bare"),
         *figures(f"{subject}: latency, 99 %", where, p99, "bare"),
     ]
+
+
+def _start(stack: ExitStack, case: Case, name: str) -> ServerProcess:
+    application, _ = case.paths[name]
+    server = stack.enter_context(running(case.server, f"benchmarks._wrappings:{application}|{name}"))
+    pin(server.pid, 0)
+    return server
 
 
 def _processor_seconds(pid: int) -> float:

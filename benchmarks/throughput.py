@@ -29,8 +29,11 @@ def run(plan: Plan) -> Iterator[Figure]:
     """Measure."""
     for case in (*_endpoints(plan), *_blocks(plan)):
         if case.can_run:
-            rounds = plan.pick(full=5 if case.target else 3, quick=3, tiny=1)
-            yield from measure(case, rounds=rounds, seconds=plan.pick(full=1, quick=1, tiny=0.1))
+            processes = plan.pick(full=3 if case.target else 1, quick=1, tiny=1)
+            seconds = plan.pick(full=0.7, quick=1, tiny=0.1)
+            yield from measure(
+                case, processes=processes, rounds=plan.pick(full=3, quick=3, tiny=1), seconds=seconds
+            )
 
 
 def _endpoints(plan: Plan) -> Iterator[Case]:
