@@ -5,7 +5,7 @@
 * ``eager``: scopes are entered in the ordinary way, as with an AnyIO that has changed.
 * ``taskless``: the server is of the kind that needs no task while it waits for the client; on asyncio only,
   for on Trio there is none.
-* ``taskless crowd``: both.
+* ``taskless crowd``: both, for those tests that are about clients that leave.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from hother.cancelable.asgi import _crowd, _late_scope
 from .taskless import let_peers_need_no_task
 
 TASKLESS = ("taskless", "taskless crowd")
-ALL = ("quiet", "crowded", "eager", *TASKLESS)
+MOST = ("quiet", "crowded", "eager", "taskless")
+ALL = (*MOST, "taskless crowd")
 
 WAYS = {
     "test_crowd": ("quiet",),  # Has crowds of its own,
     "test_late_scope": ("quiet",),  # and scopes;
-    "test_taskless": ("taskless", "taskless crowd"),  # only those that it is about.
+    "test_taskless": TASKLESS,  # only those that it is about.
+    "test_disconnect": ALL,
+    "test_interleavings": ALL,
+    "test_leftovers": ALL,
     "test_receive": ("quiet", "eager", "taskless"),  # In a crowd, nothing is read before any time has passed.
 }
 
@@ -32,7 +36,7 @@ WAYS = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each async test in each of the ways."""
     if "way" in metafunc.fixturenames and "anyio_backend" in metafunc.fixturenames:
-        metafunc.parametrize("way", WAYS.get(metafunc.definition.path.stem, ALL), indirect=True)
+        metafunc.parametrize("way", WAYS.get(metafunc.definition.path.stem, MOST), indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
