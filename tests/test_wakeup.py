@@ -37,6 +37,7 @@ from hother.cancelable import (
     ManualCancelation,
     SignalCancelation,
 )
+from hother.cancelable._core import _wakeup
 from hother.cancelable._core._wakeup import call_soon, run_in, task_id, thread_safe_clock
 from tests.interruption import at_line
 
@@ -578,6 +579,20 @@ async def test_without_sniffio_everything_is_asyncio(monkeypatch: pytest.MonkeyP
     assert loop is current_token().native_token
     assert task == task_id(loop)
     assert abs(clock() - anyio.current_time()) < SOON
+
+
+async def test_a_loop_in_which_no_block_was_entered_is_found_nevertheless(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    What is known of a backend since the first block is only a shorter way.
+    """
+    called: list[str] = []
+    monkeypatch.setattr(_wakeup, "_loops", {})
+
+    run_in(current_token(), called.append, "at once")
+
+    assert called == ["at once"]
 
 
 def test_a_block_that_is_entered_outside_of_any_loop_says_what_is_missing() -> None:

@@ -13,7 +13,7 @@ from ._core._public import public
 from ._core._reasons import Cancelation
 from ._core._timeouts import seconds
 from ._core._token import CancelationToken
-from ._terms import Terms
+from ._terms import USUAL, Terms
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -72,4 +72,6 @@ def checked_terms(options: OperationOptions) -> Terms:
     if grace is None:
         grace = inf if options.get("grace") else 0.0
     budget = seconds(options.get("cleanup_budget"), "cleanup_budget")
+    if grace == 0.0 and budget is None:
+        return USUAL
     return Terms(grace, None if budget is None else Cleanup(budget))

@@ -232,15 +232,13 @@ def is_running_here() -> bool:
 
 def _loop_here() -> object:
     try:
-        return _loops[_running.name]()
-    except LookupError:  # for the first time, or where none has run yet
-        pass
-    except RuntimeError:  # no loop runs in this thread
+        return (_loops.get(_running.name) or _loop_of_anyio)()
+    except RuntimeError:  # no loop runs in this thread (anyio.NoEventLoopError is one, too)
         return None
-    try:
-        return current_token().native_token
-    except RuntimeError:  # anyio.NoEventLoopError is one, too
-        return None
+
+
+def _loop_of_anyio() -> object:
+    return current_token().native_token
 
 
 def _is_of_a_task(frame: FrameType | None) -> bool:
