@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import anyio
 import pytest
@@ -142,6 +143,40 @@ async def test_an_error_of_the_server_ends_nothing(at_once: bool) -> None:
         for _ in range(2):
             with pytest.raises(ConnectionResetError):
                 await receive()
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    await RequestCancelationMiddleware(app)(peer.scope, Broken().receive, peer.send)
+
+    assert peer.status == 200
+
+
+async def test_an_error_of_the_server_may_come_after_the_body() -> None:
+    """
+    It is for whoever asks for more.
+    """
+    parts: list[Any] = [b"one", b"two", ConnectionResetError("no route")]
+    arrived = asyncio.Event()
+
+    class Broken:
+        async def receive(self) -> Message:
+            await arrived.wait()
+            part = parts.pop(0)
+            if isinstance(part, Exception):
+                raise part
+            return {"type": "http.request", "body": part, "more_body": part != b"two"}
+
+        receive.__module__ = "uvicorn.protocols.http.h11_impl"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(2)
+        arrived.set()
+        await anyio.sleep(1)
+        assert parts == []
+        assert [(await receive())["body"] for _ in range(2)] == [b"one", b"two"]
+        with pytest.raises(ConnectionResetError):
+            await receive()
         await send(START)
         await send(LAST)
 

@@ -35,7 +35,7 @@ from .._core._wakeup import CallSite, call_soon
 from ._course import Course
 from ._crowd import LONGEST, Crowd, crowd_of
 from ._late_scope import EagerScope, OpenScope, make_work_scope, note_place, put_in_work_scope
-from ._loops import Loop, Pending, call_at, call_when_done, has_timers, sleep_and_call, spawn, this_loop
+from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn, this_loop
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
 from ._policy import is_routed, policy_of, shortest_timeout
@@ -425,10 +425,6 @@ class Exchange(Listener):
         """Start the reader."""
         # In the very context, for each request has one: who asks for this works for the application.
         self._reading = self._spawn(self.reader.run, self._context)
-
-    def call_when_done(self, trap: Any, function: Callable[[object], object]) -> bool:
-        """Have *function* called once the server need wait no more. Returns whether that is possible."""
-        return call_when_done(self._its_loop(), trap, function)
 
     def stop_reading(self) -> None:
         """Cancel the reader's task, if there is one."""

@@ -89,13 +89,12 @@ def call_at(
     return native.call_at(when, function, context=context)  # type: ignore[no-any-return]
 
 
-def call_when_done(loop: Loop, trap: Any, function: Callable[[object], object]) -> bool:
+def call_when_done(trap: Any, function: Callable[[object], object]) -> bool:
     """Have *function* called, with *trap*, once a future of asyncio is done that a coroutine waits for.
 
-    It is called in an empty context.
+    It is called in an empty context. Not only tasks may ask for that.
 
     Args:
-        loop: The event loop.
         trap: What the coroutine has yielded.
         function: What to call.
 
@@ -104,7 +103,7 @@ def call_when_done(loop: Loop, trap: Any, function: Callable[[object], object]) 
     """
     if not isfuture(trap):
         return False
-    trap.add_done_callback(function, context=loop.no_context)
+    trap.add_done_callback(function, context=this_loop(trap.get_loop()).no_context)
     return True
 
 

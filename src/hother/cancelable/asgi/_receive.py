@@ -24,7 +24,7 @@ server's ``receive()`` is taken to where it waits, and the task is made once it 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from math import inf
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ._blindness import BLIND_AFTER, say_that_it_is_unread
+from ._loops import call_when_done
 from ._steps import Steps, after_a_turn, go_on, resume, steps_of
 from ._types import Message, Receive
 
@@ -75,10 +76,6 @@ class ReaderOwner(Protocol):
 
     def start_reading(self) -> None:
         """Have `Reader.run` called, in a task of its own."""
-        ...
-
-    def call_when_done(self, trap: Any, function: Callable[[object], object]) -> bool:
-        """Have *function* called once the server need wait no more. Returns whether that is possible."""
         ...
 
     def stop_reading(self) -> None:
@@ -273,7 +270,7 @@ class Reader:
             message = self._begin()
             if message is not None:
                 self._keep_unless_farewell(message)
-        return bool(self._is_complete) and self._owner.call_when_done(self._trap, self._has_come)
+        return bool(self._is_complete) and call_when_done(self._trap, self._has_come)
 
     def _is_to_begin(self) -> bool:
         return self._begun is None and self._disconnect is None and self._error is None

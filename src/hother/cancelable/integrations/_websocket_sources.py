@@ -38,10 +38,6 @@ class ReadAhead:
     def start_reading(self) -> None:
         """It is read already."""
 
-    def call_when_done(self, trap: object, function: Callable[[object], object]) -> bool:
-        """It needs its task."""
-        return False
-
     def stop_reading(self) -> None:
         """Interrupt the reader."""
         self.scope.cancel()
