@@ -277,3 +277,29 @@ async def test_nobody_asks_a_server_again_that_has_said_that_the_client_left() -
     await peer.run(RequestCancelationMiddleware(app, on_disconnect="ignore"))
 
     assert received == [2]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_who_closes_a_request_when_its_loop_is_gone_hears_of_nothing(leaves: bool) -> None:
+    """
+    The collector does so, with what a server has left.
+    """
+    peers: list[Peer] = []
+    calls: list[Any] = []
+
+    async def begin() -> None:
+        peers.append(Peer())
+        app = RequestCancelationMiddleware(hang, on_disconnect=Grace(HOUR))
+        calls.append(app(peers[0].scope, peers[0].receive, peers[0].send))
+        calls[0].send(None)
+        if leaves:
+            await asyncio.sleep(0.1)
+            peers[0].disconnect()
+            await asyncio.sleep(0.1)
+            assert peers[0].told
+
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, asyncio.run, begin())
+    await loop.run_in_executor(None, calls[0].close)
+
+    assert peers[0].receiving == 0

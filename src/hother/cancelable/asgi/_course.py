@@ -243,8 +243,12 @@ class Course:
         """Take note that the application has ended, whichever way."""
         if self._noticed_at is not None:
             self._left_at = self._exchange.now()
-            if isinstance(self._exchange._error, anyio.get_cancelled_exc_class()) and self._was_to_go_on():
+            # Whoever closes a coroutine may do so when its event loop is gone, and AnyIO knows no class any more.
+            if not self._exchange._is_closed and self._was_cancelled_from_outside() and self._was_to_go_on():
                 say_that_it_was_cancelled()
+
+    def _was_cancelled_from_outside(self) -> bool:
+        return isinstance(self._exchange._error, anyio.get_cancelled_exc_class())
 
     def _was_to_go_on(self) -> bool:
         exchange = self._exchange
