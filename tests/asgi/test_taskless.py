@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from weakref import ref
 
 import anyio
 import pytest
@@ -10,6 +12,7 @@ from anyio import wait_all_tasks_blocked
 
 from hother.cancelable import Cancelation, CancelationReason
 from hother.cancelable.asgi import TOKEN_KEY, Grace, RequestCancelationMiddleware
+from hother.cancelable.asgi._exchange import EXCHANGE_KEY
 from hother.cancelable.asgi._types import ASGIApp, Message, Receive, Scope, Send
 from tests.asgi_peer import GUNICORN, Peer
 
@@ -242,3 +245,39 @@ async def test_nobody_asks_a_server_again_that_has_said_that_the_client_left() -
     await peer.run(RequestCancelationMiddleware(app, on_disconnect="ignore"))
 
     assert received == [2]
+
+
+@pytest.mark.parametrize("fails_first", [False, True])
+async def test_a_request_whose_server_fails_leaves_nothing_to_the_collector(fails_first: bool) -> None:
+    """
+    The error is let go of with the request, even if nobody has asked for a message.
+    """
+    exchanges: list[ref[object]] = []
+
+    class Broken:
+        has_begun = fails_first
+
+        async def receive(self) -> Message:
+            if self.has_begun:
+                raise ConnectionResetError("no route")
+            self.has_begun = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        receive.__module__ = "uvicorn.protocols.http.h11_impl"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchanges.append(ref(scope[EXCHANGE_KEY]))
+        await anyio.sleep(2)
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    gc.disable()
+    try:
+        await asyncio.create_task(
+            RequestCancelationMiddleware(app)(peer.scope, Broken().receive, peer.send)
+        )
+        await anyio.sleep(1)
+        assert exchanges[0]() is None
+    finally:
+        gc.enable()

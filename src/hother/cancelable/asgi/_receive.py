@@ -328,6 +328,7 @@ class Reader:
         """
         self._owner = None
         self._messages = ()
+        self._error = None  # whose traceback knows our frames, and these know us
         self._disconnect = self._disconnect or farewell
         if self._is_running:
             self._announce()
