@@ -274,9 +274,7 @@ async def test_a_request_whose_server_fails_leaves_nothing_to_the_collector(fail
     peer = Peer()
     gc.disable()
     try:
-        await asyncio.create_task(
-            RequestCancelationMiddleware(app)(peer.scope, Broken().receive, peer.send)
-        )
+        await asyncio.create_task(RequestCancelationMiddleware(app)(peer.scope, Broken().receive, peer.send))
         await anyio.sleep(1)
         assert exchanges[0]() is None
     finally:
