@@ -1,4 +1,4 @@
-"""Has the scripted peer wait as uvicorn does: for nothing but futures of asyncio, so that it needs no task."""
+"""Has the scripted peer wait as uvicorn does: for nothing but futures of asyncio. So it needs no task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Asyncio:
     """What the peer needs of AnyIO, made of asyncio: that works outside of tasks, too."""
 
     @staticmethod
-    def Event() -> Any:  # noqa: N802 (AnyIO's name)
+    def Event() -> Any:
         try:
             asyncio.get_running_loop()
         except RuntimeError:  # which AnyIO's waits for

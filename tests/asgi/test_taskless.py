@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
+from weakref import ref
 
 import anyio
 import pytest
@@ -11,6 +13,7 @@ from anyio import wait_all_tasks_blocked
 
 from hother.cancelable import Cancelation, CancelationReason
 from hother.cancelable.asgi import TOKEN_KEY, Grace, RequestCancelationMiddleware
+from hother.cancelable.asgi._exchange import EXCHANGE_KEY
 from hother.cancelable.asgi._types import ASGIApp, Message, Receive, Scope, Send
 from tests.asgi_peer import GUNICORN, Peer
 
@@ -303,3 +306,55 @@ async def test_who_closes_a_request_when_its_loop_is_gone_hears_of_nothing(leave
     await loop.run_in_executor(None, calls[0].close)
 
     assert peers[0].receiving == 0
+
+
+@pytest.mark.parametrize("fails_first", [False, True])
+async def test_a_request_whose_server_fails_leaves_nothing_to_the_collector(fails_first: bool) -> None:
+    """
+    The error is let go of with the request, even if nobody has asked for a message.
+    """
+    exchanges: list[ref[object]] = []
+
+    class Broken:
+        has_begun = fails_first
+
+        async def receive(self) -> Message:
+            if self.has_begun:
+                raise ConnectionResetError("no route")
+            self.has_begun = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        receive.__module__ = "uvicorn.protocols.http.h11_impl"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchanges.append(ref(scope[EXCHANGE_KEY]))
+        await anyio.sleep(2)
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    gc.disable()
+    try:
+        await asyncio.create_task(RequestCancelationMiddleware(app)(peer.scope, Broken().receive, peer.send))
+        await anyio.sleep(1)
+        assert exchanges[0]() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_call_that_is_closed_tells_no_loop_that_is_gone() -> None:
+    """
+    Hypercorn's waits for a queue, which then cancels what it waits for.
+    """
+    calls: list[Any] = []
+
+    async def begin() -> None:
+        queue: asyncio.Queue[Message] = asyncio.Queue()
+        queue.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+        peer = Peer()
+        calls.append(RequestCancelationMiddleware(hang)(peer.scope, queue.get, peer.send))
+        calls[0].send(None)
+
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, asyncio.run, begin())
+    await loop.run_in_executor(None, calls[0].close)

@@ -243,7 +243,7 @@ class Course:
         """Take note that the application has ended, whichever way."""
         if self._noticed_at is not None:
             self._left_at = self._exchange.now()
-            # Whoever closes a coroutine may do so when its event loop is gone, and AnyIO knows no class any more.
+            # Who closes a coroutine may do so when its event loop is gone, and AnyIO knows no class any more.
             if not self._exchange._is_closed and self._was_cancelled_from_outside() and self._was_to_go_on():
                 say_that_it_was_cancelled()
 

@@ -49,7 +49,7 @@ from ._quirks import (
 from ._receive import Reader
 from ._response import Phase, Response
 from ._shutdown import Shutdown
-from ._steps import Steps, first_step
+from ._steps import first_step
 from ._types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_KEY = "cancelation_token"
@@ -170,7 +170,7 @@ class Exchange(Listener):
 
     @coroutine
     def _go_on(
-        self, steps: Steps, trap: Any, outer_exchange: weakref.ref[Exchange] | None
+        self, steps: Any, trap: Any, outer_exchange: weakref.ref[Exchange] | None
     ) -> Generator[Any, Any, None]:
         """Await the rest of the application, and `_finish`.
 
@@ -187,7 +187,7 @@ class Exchange(Listener):
                 if interruption is not None:
                     trap, interruption = steps.throw(interruption), None
                 elif answer is None:
-                    yield from steps.__await__()
+                    yield from steps
                     break
                 else:
                     trap = steps.send(answer)

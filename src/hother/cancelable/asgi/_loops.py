@@ -107,6 +107,12 @@ def call_when_done(trap: Any, function: Callable[[object], object]) -> bool:
     return True
 
 
+def forget_when_done(trap: Any, function: Callable[[object], object]) -> None:
+    """Take `call_when_done` back, if it was asked for."""
+    if isfuture(trap):
+        trap.remove_done_callback(function)
+
+
 async def sleep_and_call(when: float, function: Callable[[], object]) -> None:
     """Call *function* at a time on the clock of Trio's event loop."""
     import trio

@@ -32,7 +32,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ._blindness import BLIND_AFTER, say_that_it_is_unread
-from ._loops import call_when_done
+from ._loops import call_when_done, forget_when_done
 from ._steps import Steps, after_a_turn, go_on, resume, steps_of
 from ._types import Message, Receive
 
@@ -167,7 +167,7 @@ class Reader:
         while self._disconnect is None and self._error is None and not self._is_stopped:
             if not self._may_read():
                 await self._wait_for_room()
-            if self._is_complete and self._begun is None and self._needs_no_task():
+            if self._is_complete and self._begun is None and self._read_without_task():
                 return
             if self._error is None:
                 await self._read()
@@ -254,10 +254,10 @@ class Reader:
         if not self._is_running:
             assert self._owner is not None
             self._is_running = True
-            if not self._needs_no_task():
+            if not self._read_without_task():
                 self._owner.start_reading()
 
-    def _needs_no_task(self) -> bool:
+    def _read_without_task(self) -> bool:
         """Read what the server has ready, and have the task be made once there is more.
 
         There may be no task here that could be told of the client's leaving: that is left to the reader's.
@@ -325,10 +325,13 @@ class Reader:
         """
         self._owner = None
         self._messages = ()
+        self._error = None  # whose traceback knows our frames, and these know us
         self._disconnect = self._disconnect or farewell
         if self._is_running:
             self._announce()
             if self._begun is not None:
+                # To close the call may cancel the future, which would tell a loop that may be gone.
+                forget_when_done(self._trap, self._has_come)
                 self._begun.close()
                 self._begun = self._trap = None
 
