@@ -53,7 +53,8 @@ def go_on(steps: Any, trap: Any) -> Generator[Any, Any, Any]:
             if interruption is not None:
                 trap = steps.throw(interruption)
             elif answer is None:  # asyncio answers nothing else, so that we need not stand in between
-                return (yield from steps)
+                result: Any = yield from steps
+                return result
             else:
                 trap = steps.send(answer)
         except StopIteration as end:
@@ -65,7 +66,8 @@ def go_on(steps: Any, trap: Any) -> Generator[Any, Any, Any]:
 @coroutine
 def resume(steps: Any) -> Generator[Any, Any, Any]:
     """Await the rest of what has been taken some steps by hand, once there is what it waits for."""
-    return (yield from steps)
+    result: Any = yield from steps
+    return result
 
 
 def after_a_turn(value: Any) -> Begun:
