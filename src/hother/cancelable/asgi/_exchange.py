@@ -174,7 +174,8 @@ class Exchange(Listener):
     ) -> Generator[Any, Any, None]:
         """Await the rest of the application, and `_finish`.
 
-        Does what `_steps.go_on` does, and has its frame in common with it: each open request has one.
+        Does what `_steps.go_on` does, and has its frame in common with it: each open request has one. What is
+        left is awaited itself, and not by its ``__await__()``, so that debuggers can look through.
         """
         answer = interruption = None
         try:

@@ -37,11 +37,10 @@ async def _await(awaitable: Any) -> Any:
 
 
 @coroutine
-def go_on(steps: Any, trap: Any) -> Generator[Any, Any, Any]:
+def go_on(steps: Steps, trap: Any) -> Generator[Any, Any, Any]:
     """Await the rest of what has been taken one step by hand, and is waiting for *trap* since.
 
-    It may be another task that does so, if what has been done up to now does not depend on the task. What is
-    left is awaited itself, and not by its ``__await__()``, so that debuggers can look through.
+    It may be another task that does so, if what has been done up to now does not depend on the task.
     """
     while True:
         answer = interruption = None
@@ -53,8 +52,7 @@ def go_on(steps: Any, trap: Any) -> Generator[Any, Any, Any]:
             if interruption is not None:
                 trap = steps.throw(interruption)
             elif answer is None:  # asyncio answers nothing else, so that we need not stand in between
-                result: Any = yield from steps
-                return result
+                return (yield from steps.__await__())
             else:
                 trap = steps.send(answer)
         except StopIteration as end:
@@ -64,10 +62,9 @@ def go_on(steps: Any, trap: Any) -> Generator[Any, Any, Any]:
 
 
 @coroutine
-def resume(steps: Any) -> Generator[Any, Any, Any]:
+def resume(steps: Steps) -> Generator[Any, Any, Any]:
     """Await the rest of what has been taken some steps by hand, once there is what it waits for."""
-    result: Any = yield from steps
-    return result
+    return (yield from steps.__await__())
 
 
 def after_a_turn(value: Any) -> Begun:
