@@ -30,20 +30,18 @@ def run(plan: Plan) -> Iterator[Figure]:
     for case in (*_endpoints(plan), *_blocks(plan)):
         if case.can_run:
             processes = plan.pick(full=3 if case.target else 1, quick=1, tiny=1)
-            seconds = plan.pick(full=0.7, quick=1, tiny=0.1)
-            yield from measure(
-                case, processes=processes, rounds=plan.pick(full=3, quick=3, tiny=1), seconds=seconds
-            )
+            rounds, seconds = plan.pick(full=2, quick=3, tiny=1), plan.pick(full=1, quick=1, tiny=0.1)
+            yield from measure(case, processes=processes, rounds=rounds, seconds=seconds)
 
 
 def _endpoints(plan: Plan) -> Iterator[Case]:
     """Yield each application on each server."""
     for server in plan.places(SERVERS[: plan.pick(full=4, quick=2, tiny=2)]):
-        for application in plan.pick(full=APPLICATIONS, quick=("raw", "fastapi"), tiny=("fastapi",)):
-            # A server for each candidate takes its time: a look has the peers where they are most at home.
+        applications = APPLICATIONS if server in {FAST, TRIO} else ("fastapi",)
+        for application in plan.pick(full=applications, quick=("raw", "fastapi"), tiny=("fastapi",)):
+            # A server for each candidate takes its time: the peers are where they are most at home.
             is_fast = (server, application) == (FAST, "fastapi")
-            is_wanted = server in {FAST, TRIO} or application == "fastapi"
-            is_whole = plan.pick(full=is_wanted, quick=is_fast, tiny=False)
+            is_whole = plan.pick(full=application == "fastapi", quick=is_fast, tiny=False)
             names = plan.among(available(ALL if is_whole else FEW, server), "bare")
             paths = dict.fromkeys(names, (application, "/"))
             target: Target | None = TARGETS.get((server, application))
