@@ -298,6 +298,27 @@ async def stream_loop(source: AsyncIterator[int], number: int) -> float:
         return await bare_loop(operation.stream(source), number)
 
 
+class ContractStream:
+    """What any stream has to do: hear of a cancelation at each step, before the item and after it."""
+
+    def __init__(self, source: AsyncIterator[int], token: CancelationToken) -> None:
+        self._source = source
+        self._token = token
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        self._token.check()
+        item = await self._source.__anext__()
+        self._token.check()
+        return item
+
+
+async def contract_stream_loop(source: AsyncIterator[int], number: int) -> float:
+    return await bare_loop(ContractStream(source, CancelationToken()), number)
+
+
 async def outside_stream_loop(source: AsyncIterator[int], number: int) -> float:
     return await bare_loop(Cancelable().stream(source), number)
 
@@ -322,6 +343,7 @@ async def stream_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
     )
     for kind, source, candidate, target in (
         ("a source that waits", waiting_source, inside, at_most(2.0)),
+        ("a source that waits", waiting_source, (CONTRACT[0], contract_stream_loop), None),
         ("a source that never waits", busy_source, inside, None),
         ("a source that waits", waiting_source, outside, None),
         ("a source that waits", waiting_source, BY_HAND, None),
@@ -329,7 +351,8 @@ async def stream_figures(where: str, plan: Plan) -> AsyncIterator[Figure]:
         ours = (candidate[0], _looped(candidate[1], source, number))
         bare = ("async for", _looped(bare_loop, source, number))
         subject = f"each item of a stream, {kind}"
-        yield await side_by_side(subject, where, ours, bare, rounds=rounds, target=target)
+        bound = "" if target is None else CONTRACT[0]
+        yield await side_by_side(subject, where, ours, bare, rounds=rounds, target=target, bound=bound)
     ours, by_hand = ((name, _looped(loop, waiting_source, number)) for name, loop in (outside, BY_HAND))
     yield await side_by_side("each item of a stream beside a block", where, ours, by_hand, rounds=rounds)
 
