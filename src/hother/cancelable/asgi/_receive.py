@@ -270,6 +270,7 @@ class Reader:
             message = self._begin()
             if message is not None:
                 self._keep_unless_farewell(message)
+            self._announce()
         return bool(self._is_complete) and call_when_done(self._trap, self._has_come)
 
     def _is_to_begin(self) -> bool:
