@@ -74,7 +74,8 @@ def main(name: str, path: str, grace: str | None = None) -> None:
     module, _, attribute = path.partition(":")
     app = getattr(import_module(module), attribute)
     kind = {**KINDS, **WEBSOCKET_KINDS}[name]
-    sock = socket.socket()
+    # As a server's own: asyncio sends at once on those that are known to be TCP, and else waits for clients.
+    sock = socket.socket(proto=socket.IPPROTO_TCP)
     sock.bind(("127.0.0.1", 0))
     serve = {"uvicorn": _uvicorn, "hypercorn": _hypercorn}[kind.server]
     serve(app, kind, sock, None if grace is None else float(grace))
