@@ -1,6 +1,6 @@
 """Measure what the library costs: ``python -m benchmarks``, or only what is named.
 
-Everything takes about 20 minutes on two processors, ``--quick`` about 5.
+Everything takes about half an hour on two processors, ``--quick`` about 5 minutes.
 """
 
 from __future__ import annotations

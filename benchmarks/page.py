@@ -25,7 +25,7 @@ the library, and a floor, which is the same thing without it. The table gives th
 ratios, and between which two values half of the rounds lay. Absolute times are of one machine, and say
 little about yours.
 
-This measures all of it again, in about twenty minutes on two processors, and writes this page, its plots and
+This measures all of it again, in about half an hour on two processors, and writes this page, its plots and
 [the figures](price/figures.json):
 
 ```console

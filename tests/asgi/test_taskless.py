@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable
+from threading import Thread
 from typing import Any
 from weakref import ref
 
@@ -27,6 +29,22 @@ LAST: Message = {"type": "http.response.body", "body": b"last"}
 
 async def hang(scope: Scope, receive: Receive, send: Send) -> None:
     await anyio.sleep(HOUR)
+
+
+def in_thread(function: Callable[..., object], *args: Any) -> list[BaseException]:
+    """Call *function* in a thread without an event loop. Returns what it raised."""
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            function(*args)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=call)
+    thread.start()
+    thread.join()
+    return errors
 
 
 async def started(app: ASGIApp, peer: Peer) -> asyncio.Task[None]:
@@ -301,9 +319,8 @@ async def test_who_closes_a_request_when_its_loop_is_gone_hears_of_nothing(leave
             await asyncio.sleep(0.1)
             assert peers[0].told
 
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(None, asyncio.run, begin())
-    await loop.run_in_executor(None, calls[0].close)
+    assert in_thread(asyncio.run, begin()) == []
+    assert in_thread(calls[0].close) == []
 
     assert peers[0].receiving == 0
 
@@ -355,6 +372,5 @@ async def test_a_call_that_is_closed_tells_no_loop_that_is_gone() -> None:
         calls.append(RequestCancelationMiddleware(hang)(peer.scope, queue.get, peer.send))
         calls[0].send(None)
 
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(None, asyncio.run, begin())
-    await loop.run_in_executor(None, calls[0].close)
+    assert in_thread(asyncio.run, begin()) == []
+    assert in_thread(calls[0].close) == []
