@@ -24,7 +24,8 @@ pytestmark = pytest.mark.only_on("asyncio")
 
 
 def enter_scope() -> OpenScope:
-    return note_scope().put_in()
+    scope = note_scope()
+    return scope.put_in() if isinstance(scope, NotedScope) else scope
 
 
 def noted() -> OpenScope:

@@ -313,11 +313,10 @@ async def test_who_closes_a_request_when_its_loop_is_gone_hears_of_nothing(leave
         app = RequestCancelationMiddleware(hang, on_disconnect=Grace(HOUR))
         calls.append(app(peers[0].scope, peers[0].receive, peers[0].send))
         calls[0].send(None)
-        if leaves:
-            await asyncio.sleep(0.1)
-            peers[0].disconnect()
-            await asyncio.sleep(0.1)
-            assert peers[0].told
+        while leaves and not peers[0].told:
+            await asyncio.sleep(0)
+            if peers[0].receiving and not peers[0].gone:
+                peers[0].disconnect()
 
     assert in_thread(asyncio.run, begin()) == []
     assert in_thread(calls[0].close) == []

@@ -249,7 +249,7 @@ class Exchange(Listener):
         return self._has_ended
 
     def _close(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
-        """Do what `_go_on` does at the end, of which little is left for a request that `_is_over`."""
+        """Do what `_finish` does, of which little is left for a request that `_is_over`."""
         self._token._owner = None
         _exchange.set(outer_exchange)
         self._scope[EXCHANGE_KEY] = self._outer

@@ -169,10 +169,6 @@ class EagerScope:
     def cancel(self, reason: str | None = None) -> None:
         self._scope.cancel(reason)
 
-    def put_in(self) -> OpenScope:
-        """Return the scope itself: it is there already."""
-        return self
-
     def close(self, error: BaseException | None) -> bool:
         return bool(self._scope.__exit__(*_exc_info(error)))
 
