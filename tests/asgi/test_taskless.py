@@ -31,6 +31,21 @@ async def hang(scope: Scope, receive: Receive, send: Send) -> None:
     await anyio.sleep(HOUR)
 
 
+class Waiting:
+    """A server that has given a body, and waits for what the test does with a future."""
+
+    future: asyncio.Future[None] | None = None
+
+    async def receive(self) -> Message:
+        if self.future is None:
+            self.future = asyncio.get_running_loop().create_future()
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.future
+        raise AssertionError("not reached")
+
+    receive.__module__ = "uvicorn.protocols.http.h11_impl"
+
+
 def in_thread(function: Callable[..., object], *args: Any) -> list[BaseException]:
     """Call *function* in a thread without an event loop. Returns what it raised."""
     errors: list[BaseException] = []
@@ -141,25 +156,22 @@ async def test_an_error_of_the_server_ends_nothing(at_once: bool) -> None:
     """
     It is for whoever asks for messages.
     """
-    waiting: list[asyncio.Future[None]] = []
 
-    class Broken:
+    class Broken(Waiting):
         async def receive(self) -> Message:
             if at_once:
                 raise ConnectionResetError("no route")
-            if not waiting:
-                waiting.append(asyncio.get_running_loop().create_future())
-                return {"type": "http.request", "body": b"", "more_body": False}
-            await waiting[0]
-            raise AssertionError("not reached")
+            return await super().receive()
 
         receive.__module__ = "uvicorn.protocols.http.h11_impl"
 
+    server = Broken()
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await anyio.sleep(2)
-        if waiting:
+        if server.future is not None:
             await receive()
-            waiting[0].set_exception(ConnectionResetError("no route"))
+            server.future.set_exception(ConnectionResetError("no route"))
             await anyio.sleep(1)
         for _ in range(2):
             with pytest.raises(ConnectionResetError):
@@ -168,7 +180,7 @@ async def test_an_error_of_the_server_ends_nothing(at_once: bool) -> None:
         await send(LAST)
 
     peer = Peer()
-    await RequestCancelationMiddleware(app)(peer.scope, Broken().receive, peer.send)
+    await RequestCancelationMiddleware(app)(peer.scope, server.receive, peer.send)
 
     assert peer.status == 200
 
@@ -211,22 +223,13 @@ async def test_what_the_server_waits_for_may_be_cancelled() -> None:
     """
     Who asks hears of that, as they would from the server.
     """
-    waiting: list[asyncio.Future[None]] = []
-
-    class Stopped:
-        async def receive(self) -> Message:
-            if not waiting:
-                waiting.append(asyncio.get_running_loop().create_future())
-                return {"type": "http.request", "body": b"", "more_body": False}
-            await waiting[0]
-            raise AssertionError("not reached")
-
-        receive.__module__ = "uvicorn.protocols.http.h11_impl"
+    server = Waiting()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await anyio.sleep(2)
-        waiting[0].cancel()
+        assert server.future is not None
+        server.future.cancel()
         await anyio.sleep(1)
         with pytest.raises(asyncio.CancelledError):
             await receive()
@@ -234,7 +237,7 @@ async def test_what_the_server_waits_for_may_be_cancelled() -> None:
         await send(LAST)
 
     peer = Peer()
-    await RequestCancelationMiddleware(app)(peer.scope, Stopped().receive, peer.send)
+    await RequestCancelationMiddleware(app)(peer.scope, server.receive, peer.send)
 
     assert peer.status == 200
 
