@@ -42,6 +42,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_logfinish() -> None:
+    """Do the same with what pytest keeps of each test, now that its event loop and tasks are gone."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each async test once per backend."""
     if "anyio_backend" not in metafunc.fixturenames:
@@ -88,7 +94,6 @@ def _leaving_nothing(test: Callable[..., Awaitable[None]]) -> Callable[..., Awai
         await test(**kwargs)
         # A failed task complains when it is collected, and AnyIO's runner then fails the test.
         gc.collect()
-        gc.freeze()  # what is still there belongs to pytest: the next collection need not look at it again
         if _names_of_tasks(besides=before):
             # Some may just be about to end, those that close forgotten generators for one.
             await anyio.wait_all_tasks_blocked()
