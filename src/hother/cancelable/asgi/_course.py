@@ -162,7 +162,7 @@ class Course:
             return
         self.notice()
         if event is self._exchange._departure:
-            self._was_cut = self._exchange._response.phase is Phase.STARTED
+            self._was_cut = self._exchange.phase is Phase.STARTED
         if self._agenda is not None and self.is_committed:
             self._later(self._agenda.committed_until, self.react, event)
             return
@@ -201,7 +201,7 @@ class Course:
             self._exchange._end_application(event)
 
     def _is_over(self) -> bool:
-        return self._exchange._has_ended or self._exchange._response.phase is Phase.COMPLETE
+        return self._exchange._has_ended or self._exchange.phase is Phase.COMPLETE
 
     # --- Commitments
 
@@ -274,12 +274,12 @@ class Course:
         left_at = exchange.now() if self._left_at is None else self._left_at
         log_cancelled(
             self._scope or exchange._scope,
-            exchange._response,
+            exchange,
             cancelation,
             latency=left_at - self._noticed_at,
             is_gone=exchange._is_gone,
             was_cut=self._was_cut and exchange._is_http,
-            has_outcome=self._has_outcome or exchange._response.has_outcome,
+            has_outcome=self._has_outcome or exchange.has_outcome,
         )
 
     def _inherit(self, inner: Course, cancelation: Cancelation, noticed_at: float) -> None:
@@ -288,7 +288,7 @@ class Course:
         # Whichever was first: the inner course may have heard of it when a commitment was over.
         self._noticed_at = min(noticed_at, noticed_at if self._noticed_at is None else self._noticed_at)
         self._scope = inner._scope or inner._exchange._scope
-        self._has_outcome = inner._has_outcome or inner._exchange._response.has_outcome
+        self._has_outcome = inner._has_outcome or inner._exchange.has_outcome
 
     def _is_goodbye(self, cancelation: Cancelation) -> bool:
         """Whether a WebSocket has just been closed by its client, and its handler ended by itself."""

@@ -65,7 +65,7 @@ class Crowd:
         self._alarm = None
         if not has_timers(exchange.loop):  # then it is a task, which is not to outlive all requests
             self._heirs.append(exchange)
-            exchange.wait_for_one_more()
+            exchange.monitors.expect_one_more()
 
     def _promote(self) -> None:
         """Monitor those that have lasted long enough; the others get another look when the next has."""
@@ -91,7 +91,7 @@ class Crowd:
 
         def end(_: object) -> None:
             while heirs:
-                heirs.pop().monitor_ended(None)
+                heirs.pop().monitors.one_ended(None)
 
         self._alarm = spawn(loop, partial(sleep_and_call, when, self._promote), Context(), end)
 

@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextvars import Context, ContextVar, copy_context
-from functools import partial
+from contextvars import ContextVar, copy_context
 from math import inf
 from threading import get_ident
 from types import coroutine
 from typing import Any
 
 import anyio
-from anyio import CancelScope
 from anyio.lowlevel import EventLoopToken
 
 from .._core._errors import cancelation_in, leaves
@@ -33,9 +31,10 @@ from .._core._report import report
 from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon
 from ._course import Course
-from ._crowd import LONGEST, Crowd, crowd_of
+from ._crowd import LONGEST, crowd_of
 from ._late_scope import EagerScope, OpenScope, make_work_scope, note_place, put_in_work_scope
-from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn, this_loop
+from ._loops import Pending, this_loop
+from ._monitors import Monitors
 from ._options import Options
 from ._outcome import close_message, denial_messages, http_messages, own_farewell
 from ._policy import is_routed, policy_of, shortest_timeout
@@ -80,75 +79,56 @@ def current_request_token() -> CancelationToken | None:
     return None if exchange is None else exchange._token
 
 
-class Exchange(Listener):
+class Exchange(Response, Listener):
     """Runs the application for one request, and ends it when nobody needs it any more."""
 
-    # Slots, all filled at once: that is faster than defaults on the class, if there are so many.
     __slots__ = (
         "__weakref__",
         "_cause",
-        "_context",
         "_course",
-        "_crowd",
-        "_departure",
         "_error",
         "_has_ended",
-        "_inner",
-        "_is_answered_early",
-        "_is_gone",
-        "_is_withheld",
-        "_loop",
         "_monitors",
-        "_monitors_ended",
         "_options",
         "_outer",
         "_outer_token",
         "_place",
         "_reader",
-        "_reading",
-        "_response",
         "_scope",
         "_server_receive",
-        "_server_send",
         "_shutdown",
         "_thread",
         "_token",
         "_work_scope",
-        "began",
     )
+
+    # What few requests need:
+    _departure: Cancelation | None = None
+    _inner: Exchange | None = None  # of a middleware further in
+    _is_answered_early = False
+    _is_gone = False
+    _is_withheld = False  # the client's leaving, as far as the application goes on without it
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, options: Options, shutdown: Shutdown
     ) -> None:
+        Response.__init__(self, send)
         self._scope = scope
         self._options = options
         self._shutdown = shutdown
         self._server_receive = receive
-        self._server_send = send
         self._outer: Exchange | None = scope.get(EXCHANGE_KEY)  # of a middleware further out
         self._outer_token: CancelationToken | None = scope.get(TOKEN_KEY)  # if installed twice
         self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
         self._thread = get_ident()
-        self._response = Response(send, self)
         self._place = note_place()  # of the scope around the application ...
         self._work_scope: OpenScope | None = None  # ... and that, once it is needed
-        # What few requests need, in one go, which takes less time:
-        self._is_gone = self._has_ended = self._is_answered_early = False
-        self._is_withheld = False  # the client's leaving, as far as the application goes on without it
-        self._inner: Exchange | None = None  # of a middleware further in
+        self._has_ended = False
         self._reader: Reader | None = None  # made when it is first asked for
         self._course: Course | None = None
-        self._departure: Cancelation | None = None
+        self._monitors: Monitors | None = None
         self._cause: Cancelation | None = None  # why the application was stopped
         self._error: BaseException | None = None
-        self._loop: Loop | None = None  # not known before the application waits
-        self._crowd: Crowd | None = None  # where it waits
-        self._context: Context | None = None  # in which it does
-        self._monitors = 0  # how many tasks of ours are running
-        self._monitors_ended: anyio.Event | None = None
-        self._reading: Pending | None = None  # the task that reads
-        #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
-        self.began = inf
 
     def start(self, app: ASGIApp) -> Awaitable[None] | None:
         """Call *app*, and take its first step, in the task that will await the rest.
@@ -159,11 +139,11 @@ class Exchange(Listener):
         outer_exchange = self._enter()
         begun = None
         try:
-            begun = first_step(app(self._scope, self.receive, self._response.send))
+            begun = first_step(app(self._scope, self.receive, self.send))
         except BaseException as error:
             self._error = error
         else:
-            if begun is None and self._is_over():
+            if begun is None and self._is_quietly_over():
                 self._close(outer_exchange)
                 return None
         return self._finish(outer_exchange) if begun is None else self._go_on(*begun, outer_exchange)
@@ -209,8 +189,8 @@ class Exchange(Listener):
                     await self._settle()
             finally:
                 self._end()
-                if self._monitors and not self._is_closed:
-                    await self._wait_for_monitors()
+                if self._monitors is not None and self._monitors.are_running and not self._is_closed:
+                    await self._wait_for(self._monitors)
         finally:
             try:
                 if self._course is not None and self._course.has_clean_ups and not self._is_closed:
@@ -231,7 +211,7 @@ class Exchange(Listener):
             self._work_scope = EagerScope()
         self._token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         if self._outer is None:
-            event = self._shutdown.enter(self, self._server_send)
+            event = self._shutdown.enter(self)
             if event is not None:
                 self.course.react_late(event)
         else:
@@ -242,16 +222,19 @@ class Exchange(Listener):
         _exchange.set(weakref.ref(self))
         return outer_exchange
 
-    def _is_over(self) -> bool:
+    def _is_quietly_over(self) -> bool:
         """Whether the application's end is all: nothing has happened, no scope or task is there."""
         self._has_ended = True  # before the look: signal handlers may cancel the token at any line
         self._has_ended = not (self._course or self._work_scope or self._monitors or self._token._causes)
         return self._has_ended
 
     def _close(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
-        """Do what `_finish` does, of which little is left for a request that `_is_over`."""
+        """Do what `_finish` does, of which little is left for a request that `_is_quietly_over`."""
         self._token._owner = None
-        _exchange.set(outer_exchange)
+        if (
+            outer_exchange is not None
+        ):  # else what is there may stay: it says ``None`` when the request is over
+            _exchange.set(outer_exchange)
         self._scope[EXCHANGE_KEY] = self._outer
         if self._outer_token is not None:
             self._scope[TOKEN_KEY] = self._outer_token
@@ -259,7 +242,7 @@ class Exchange(Listener):
         if self._reader is not None:
             self._reader.stop()
             self._reader.close(self._farewell)
-        self._response.close()
+        self._is_open = False
 
     def _leave(self) -> None:
         if self._outer is not None:
@@ -286,8 +269,8 @@ class Exchange(Listener):
         self._token._owner = None
         if self._course is not None:
             self._course.end()
-        if self._crowd is not None:
-            self._crowd.leave(self)
+        if self.began < inf:
+            crowd_of(self.monitors.loop).leave(self)
         if self._reader is not None:
             self._reader.stop()
         self.stop_reading()
@@ -297,16 +280,8 @@ class Exchange(Listener):
         """Whether our coroutine is being closed: whoever does that gives us nothing to wait in."""
         return isinstance(self._error, GeneratorExit)
 
-    async def _wait_for_monitors(self) -> None:
-        """Wait, whoever cancels us: nothing of a request outlives it, and what they do is soon over."""
-        interruption: BaseException | None = None
-        with CancelScope(shield=True):
-            while self._monitors:
-                self._monitors_ended = anyio.Event()
-                try:
-                    await self._monitors_ended.wait()
-                except anyio.get_cancelled_exc_class() as error:  # a native one goes through shields
-                    interruption = error
+    async def _wait_for(self, monitors: Monitors) -> None:
+        interruption = await monitors.wait()
         if interruption is not None and self._error is None:
             try:
                 raise interruption
@@ -318,7 +293,12 @@ class Exchange(Listener):
         self._course = None
         if self._reader is not None:
             self._reader.close(self._farewell)
-        self._response.close()
+        self._is_open = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can happen to the request any more."""
+        return self._has_ended
 
     # --- Being monitored
 
@@ -349,33 +329,42 @@ class Exchange(Listener):
         return _HTTP_FAREWELL if self._is_http else _WEBSOCKET_FAREWELL
 
     @property
+    def monitors(self) -> Monitors:
+        """What works for the request. Before the application waits, only its own thread may ask."""
+        if self._monitors is None:
+            place = self._place
+            self._monitors = Monitors(this_loop(None if place is None else place[0].get_loop()))
+        return self._monitors
+
+    @property
     def loop(self) -> EventLoopToken:
         """The event loop of the request. Before the application waits, only for its own thread."""
-        return self._its_loop().token
-
-    def _its_loop(self) -> Loop:
-        if self._loop is None:
-            self._loop = this_loop()
-        return self._loop
+        return self.monitors.loop.token
 
     @property
     def knows_its_loop(self) -> bool:
         """Whether `loop` can be asked for here: another thread has to wait until the application does."""
-        return self._loop is not None or self._thread == get_ident()
+        return self._monitors is not None or self._thread == get_ident()
+
+    @property
+    def began(self) -> float:
+        """When the application began to wait, on the loop's clock, in seconds; infinity before."""
+        return inf if self._monitors is None else self._monitors.began
 
     def now(self) -> float:
         """Return the time on the loop's clock, in seconds: events come from outside of tasks, too."""
-        return self._its_loop().now()
+        return self.monitors.loop.now()
 
     def _begin_to_wait(self) -> None:
         """The application waits for something, for the first time."""
-        self._loop = this_loop(None if self._place is None else self._place[0].get_loop())
-        self._crowd = crowd_of(self._loop)
+        monitors = self.monitors
         put_in_work_scope(self)
-        self._context = copy_context()
-        self.began = self.now()
+        monitors.context = copy_context()
+        monitors.began = now = monitors.loop.now()
+        if self._outer is None:
+            self._shutdown.ask_server(self._server_send)
         cannot_wait = self._course is not None or self._limit() < LONGEST
-        if self._crowd.enter(self, self.began, cannot_wait=cannot_wait):
+        if crowd_of(monitors.loop).enter(self, now, cannot_wait=cannot_wait):
             self.monitor()
         if self._cause is None and (cancelation := self._token.cancelation) is not None:
             self._cancelled(cancelation)  # another thread was not told where to call us
@@ -399,38 +388,20 @@ class Exchange(Listener):
         policy = policy_of(self._scope)
         return inf if policy is None or policy.limit is None else policy.limit
 
-    def _spawn(self, monitor: Callable[[], Awaitable[None]], context: Context | None = None) -> Pending:
-        if context is None:
-            context = copy_context() if self._context is None else self._context.copy()
-        self._monitors += 1
-        return spawn(self.loop, monitor, context, self.monitor_ended)
-
     def call_at(self, when: float, function: Callable[[], object]) -> Pending:
         """Have *function* called at a time on the loop's clock. Returns what takes it back."""
-        if has_timers(self.loop):
-            # In the request's context, which need not be the current one: in a crowd, one wakes the others.
-            return call_at(self.loop, when, function, self._context)
-        return self._spawn(partial(sleep_and_call, when, function))
-
-    def wait_for_one_more(self) -> None:
-        """Have the request end only after one more call of `monitor_ended`."""
-        self._monitors += 1
-
-    def monitor_ended(self, _: object) -> None:
-        """A task that is waited for has ended."""
-        self._monitors -= 1
-        if not self._monitors and self._monitors_ended is not None:
-            self._monitors_ended.set()
+        return self.monitors.call_at(when, function)
 
     def start_reading(self) -> None:
         """Start the reader."""
         # In the very context, for each request has one: who asks for this works for the application.
-        self._reading = self._spawn(self.reader.run, self._context)
+        monitors = self.monitors
+        monitors.reading = monitors.spawn(self.reader.run, monitors.context)
 
     def stop_reading(self) -> None:
         """Cancel the reader's task, if there is one."""
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._monitors is not None and self._monitors.reading is not None:
+            self._monitors.reading.cancel()
 
     @property
     def read_ahead(self) -> int:
@@ -482,7 +453,8 @@ class Exchange(Listener):
 
     def hung_up(self) -> None:
         """The reader has heard that the client has left."""
-        self._response.is_gone = not self._must_answer
+        if not self._must_answer:
+            self.cut_off()
         self._disconnected()
 
     async def closing(self, message: Message) -> None:
@@ -496,16 +468,16 @@ class Exchange(Listener):
         self._disconnected()
         if not self._is_http:
             return True
-        if self._response.phase is Phase.COMPLETE:  # which is no event, but no error either for who goes on
+        if self._phase is Phase.COMPLETE:  # which is no event, but no error either for who goes on
             return self.course.ends_with_its_client
-        if self._is_withheld:
-            self._response.is_gone = not self._must_answer
+        if self._is_withheld and not self._must_answer:
+            self.cut_off()
         return not self._is_withheld
 
     def _disconnected(self) -> None:
         """The client has left, or the server has closed the books of a response that is complete."""
-        self._response.abandon()
-        if self._response.phase is Phase.COMPLETE or self._is_gone:
+        self.abandon()
+        if self._phase is Phase.COMPLETE or self._is_gone:
             return
         self._is_gone = True
         self._departure = Cancelation(CancelationReason.DISCONNECT)
@@ -522,7 +494,7 @@ class Exchange(Listener):
         """The application sends to a client that has left."""
         if message["type"] == "websocket.send":  # a handler that did not take the hint
             self._leave_application()
-        elif self._response.phase is Phase.COMPLETE:  # after which there is a disconnect in any case
+        elif self._phase is Phase.COMPLETE:  # after which there is a disconnect in any case
             self.tell_of_departure()
 
     def shut_down(self, event: Cancelation) -> None:
@@ -557,8 +529,8 @@ class Exchange(Listener):
         return self._course
 
     def _time_out(self, limit: float) -> None:
-        if self._response.phase is Phase.COMPLETE:
-            self._response.abandon()  # the application's tasks run on, but for one that cannot hand it over
+        if self._phase is Phase.COMPLETE:
+            self.abandon()  # the application's tasks run on, but for one that cannot hand it over
         else:
             self.course.react(Cancelation(CancelationReason.TIMEOUT, f"timed out after {limit:g} seconds"))
 
@@ -597,11 +569,11 @@ class Exchange(Listener):
         if not self._has_ended:
             self._cause = cancelation
             self._work.cancel(f"{cancelation.reason}: {cancelation}")
-            if self._is_http and self._response.phase is not Phase.COMPLETE:
-                self._response.shut()
+            if self._is_http and self._phase is not Phase.COMPLETE:
+                self.shut()
             if self._is_http and not self._is_answered_early and not self._is_in_vain(cancelation):
                 self._is_answered_early = True
-                self._spawn(self._answer_early)
+                self.monitors.spawn(self._answer_early)
 
     # --- What becomes of it
 
@@ -623,7 +595,7 @@ class Exchange(Listener):
         quiet = self._options.disconnect_errors
         if self._is_gone and quiet and all(isinstance(leaf, quiet) for leaf in leaves(error)):
             return self._departure
-        if self._is_http and self._response.phase is Phase.COMPLETE and not self._token.is_cancelled:
+        if self._is_http and self._phase is Phase.COMPLETE and not self._token.is_cancelled:
             return None  # of a background task: no client is waiting for an outcome
         if error.__cause__ is not None and str(error) == STARLETTE_COULD_NOT_ANSWER:
             error = error.__cause__
@@ -647,20 +619,20 @@ class Exchange(Listener):
         if self._is_in_vain(cancelation):
             return
         messages = self._outcome(cancelation)
-        if messages and self._response.take_over():
+        if messages and self.take_over():
             await self._send_outcome(messages)
 
     async def _send_outcome(self, messages: Iterable[Message]) -> None:
         try:
             with anyio.move_on_after(self._options.answer_timeout):
-                await self._response.send_outcome(messages)
+                await self.send_outcome(messages)
         except OSError:  # the client left this very moment (ASGI 2.4)
             pass
         except Exception as error:  # of the server: the application's own error must not be lost for it
             report([error])
 
     def _outcome(self, cancelation: Cancelation) -> tuple[Message, ...]:
-        has_not_started = self._response.phase is Phase.NOT_STARTED
+        has_not_started = self._phase is Phase.NOT_STARTED
         if self._is_http:
             return http_messages(cancelation) if has_not_started else ()
         return denial_messages(cancelation, self._scope) if has_not_started else (close_message(cancelation),)

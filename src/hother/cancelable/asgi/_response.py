@@ -7,9 +7,10 @@ or with the last body message of the response that denies it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Coroutine, Iterable
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -36,71 +37,77 @@ class Phase(Enum):
     COMPLETE = "complete"
 
 
-class ResponseOwner(Protocol):
-    """Whom a response belongs to."""
+class Response(ABC):
+    """Passes the application's messages on to the server, and follows them.
+
+    A request is its own response: one object less for each.
+
+    Args:
+        send: The server's.
+    """
+
+    __slots__ = (
+        "__dict__",  # for the rest, which few need: defaults on the class, and no dict as long as these hold
+        "_ends_itself",
+        "_has_trailers",
+        "_is_open",
+        "_opens_no_scopes",
+        "_phase",
+        "_sending",
+        "_server_send",
+        "status",
+    )
+
+    # Why it is not open any more, if it is not:
+    _is_closed_to_application = False
+    _is_cut_off = False  # nobody is there to read it
+    _has_outcome = False
+
+    def __init__(self, send: Send) -> None:
+        self._server_send = send
+        self._opens_no_scopes = opens_no_scopes(send)
+        self._is_open = True  # for the application
+        self._phase = _NOT_STARTED
+        self._has_trailers = self._ends_itself = False
+        self._sending: list[OpenScope] | None = None  # around messages that the server has not taken at once
+        #: The status of the HTTP response; the close code of a WebSocket that is closed.
+        self.status: int | None = None
+
+    # --- What the request knows
 
     @property
+    @abstractmethod
     def answer_timeout(self) -> float:
         """How long a message that is being sent may still take when the client has left, in seconds.
 
         Not 0: servers report the end of a response before they have closed its books.
         """
-        ...
 
+    @property
+    @abstractmethod
+    def is_over(self) -> bool:
+        """Whether the request is over: nobody listens any more."""
+
+    @abstractmethod
     def now(self) -> float:
         """Return the time on the loop's clock, in seconds."""
-        ...
 
+    @abstractmethod
     def sent_late(self, message: Message) -> None:
         """The application sends to a client that has left."""
-        ...
 
+    @abstractmethod
     async def closing(self, message: Message) -> None:
         """A WebSocket is about to be closed."""
-        ...
 
+    @abstractmethod
     def broke(self) -> bool:
         """The server says, by raising, that the client has left (ASGI 2.4).
 
         Returns whether the application should know: else the message is dropped.
         """
-        ...
 
-
-class Response:
-    """Passes the application's messages on to the server, and follows them.
-
-    Args:
-        send: The server's.
-        owner: The request.
-    """
-
-    __slots__ = (
-        "_closed_to_application",
-        "_ends_itself",
-        "_has_outcome",
-        "_has_trailers",
-        "_opens_no_scopes",
-        "_owner",
-        "_phase",
-        "_send",
-        "_sending",
-        "is_gone",
-        "status",
-    )
-
-    def __init__(self, send: Send, owner: ResponseOwner) -> None:
-        self._send = send
-        self._opens_no_scopes = opens_no_scopes(send)
-        self._owner: ResponseOwner | None = owner
-        self._phase = _NOT_STARTED
-        self._closed_to_application = self._has_outcome = self._has_trailers = self._ends_itself = False
-        self._sending: list[OpenScope] | None = None  # around messages that the server has not taken at once
-        #: Whether the client has left. Nothing is sent to it then: a server may wait for ever for a
-        #: connection that no longer is.
-        self.is_gone = False
-        #: The status of the HTTP response; the close code of a WebSocket that is closed.
-        self.status: int | None = None
+    # --- How far it has got
 
     @property
     def phase(self) -> Phase:
@@ -123,7 +130,7 @@ class Response:
         # Asked now, and not when the application called us: it may have handed the coroutine to another task.
         if message["type"] in _OF_WEBSOCKETS:
             await self._send_to_websocket(message)
-        elif self._closed_to_application or self.is_gone:
+        elif not self._is_open:
             await self._drop(message)
         elif (rest := self._begin_to_send(message)) is not None:
             await rest
@@ -133,18 +140,17 @@ class Response:
             # Servers need not let others run meanwhile. An application that does nothing but send would
             # keep the reader from seeing that its client has left, and all other requests waiting.
             await checkpoint()
-        if self._closed_to_application or self.is_gone or message["type"] == "websocket.send":
+        if not self._is_open or message["type"] == "websocket.send":
             await self._pass_on(message)
         else:
             await self._close_websocket(message, is_outcome=False)
 
     async def _close_websocket(self, message: Message, *, is_outcome: bool) -> None:
-        assert self._owner is not None
-        await self._owner.closing(message)
-        if self.is_gone:  # the reader's last message was the client's farewell
+        await self.closing(message)
+        if self._is_cut_off:  # the reader's last message was the client's farewell
             await self._drop(message)
         else:
-            with anyio.move_on_after(self._owner.answer_timeout):  # nobody would see the client leave
+            with anyio.move_on_after(self.answer_timeout):  # nobody would see the client leave
                 await self._pass_on_close(message, is_outcome=is_outcome)
 
     async def _pass_on_close(self, message: Message, *, is_outcome: bool) -> None:
@@ -163,48 +169,52 @@ class Response:
             await self._pass_on({**message, "code": code + 3000}, is_outcome=is_outcome)
 
     async def _drop(self, message: Message) -> None:
-        if not self._closed_to_application:
+        if not (self._is_closed_to_application or self.is_over):
             self._follow(message)  # what comes after the last message comes after a dropped one, too
-            if self._owner is not None:
-                self._owner.sent_late(message)
+            self.sent_late(message)
         if message.get("more_body") or message["type"].startswith("websocket."):
             await checkpoint()
 
     def abandon(self) -> None:
         """Do not wait for ever for the messages that are being sent."""
         for scope in self._sending or ():
-            assert self._owner is not None
-            scope.deadline = min(scope.deadline, self._owner.now() + self._owner.answer_timeout)
+            scope.deadline = min(scope.deadline, self.now() + self.answer_timeout)
 
-    def close(self) -> None:
-        """Let go of who listens: the request is over."""
-        self._owner = None
-        self.is_gone = True
+    def cut_off(self) -> None:
+        """Drop what is still sent: a server may wait for ever for a connection that no longer is."""
+        self._is_cut_off = True
+        self._is_open = False
 
     def shut(self) -> None:
         """Drop what the application still sends. What it has started is left unfinished, for all to see.
 
         A response that ends itself is left to do so.
         """
-        self._closed_to_application = not self._ends_itself
+        if not self._ends_itself:
+            self._close_to_application()
 
     def take_over(self) -> bool:
         """Have the outcome sent in the application's place from now on. Returns whether it may be sent."""
         may_send = self._phase not in {Phase.COMPLETE, Phase.DENYING} and not self._has_outcome
-        self._closed_to_application = self._has_outcome = True
+        self._close_to_application()
+        self._has_outcome = True
         return may_send
+
+    def _close_to_application(self) -> None:
+        self._is_closed_to_application = True
+        self._is_open = False
 
     async def send_outcome(self, messages: Iterable[Message]) -> None:
         """Send the messages of an outcome, after `take_over`, until the client leaves."""
         for message in messages:
-            if not self.is_gone:
+            if not self._is_cut_off:
                 if message["type"] == "websocket.close":
                     await self._close_websocket(message, is_outcome=True)
                 else:
                     await self._pass_on(message, is_outcome=True)
 
     async def _pass_on(self, message: Message, *, is_outcome: bool = False) -> None:
-        if (self._closed_to_application or self.is_gone) and not is_outcome:
+        if not (self._is_open or is_outcome):
             await self._drop(message)
         elif (rest := self._begin_to_send(message)) is not None:
             await rest
@@ -216,7 +226,7 @@ class Response:
         self._follow(message)
         place = None if self._opens_no_scopes else note_place()
         try:
-            sending = self._send(message)
+            sending = self._server_send(message)
             if place is None and not self._opens_no_scopes:
                 return self._send_in(EagerScope(), sending)
             begun = first_step(sending)
@@ -230,7 +240,7 @@ class Response:
 
     def _is_refused(self) -> bool:
         """The server refuses a message, since the client has left. Returns whether it is just dropped."""
-        return self._owner is not None and not self._owner.broke()
+        return not (self.is_over or self.broke())
 
     async def _send_in(self, scope: OpenScope, sending: Awaitable[None]) -> None:
         if self._sending is None:
@@ -251,15 +261,24 @@ class Response:
                 raise
 
     def _follow(self, message: Message) -> None:
+        # The two messages that most responses consist of are asked about first.
         kind = message["type"]
-        if kind in _BODIES:
-            if not self._has_trailers and not message.get("more_body"):
+        if kind == "http.response.body":
+            if not (self._has_trailers or message.get("more_body")):
                 self._phase = _COMPLETE
         elif kind in _STARTS:
             self._phase = _STARTS[kind]
             self.status = message.get("status")
             self._has_trailers = "trailers" in message and bool(message["trailers"])
             self._ends_itself = ENDS_ITSELF in message and bool(message[ENDS_ITSELF])
+        else:
+            self._follow_unusual(message)
+
+    def _follow_unusual(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in _BODIES:
+            if not (self._has_trailers or message.get("more_body")):
+                self._phase = _COMPLETE
         elif kind == "websocket.close":
             self._phase = _COMPLETE
             self.status = message.get("code", 1000)
@@ -280,7 +299,6 @@ _REFUSED_BY_DAPHNE = range(1001, 1015)
 _OF_WEBSOCKETS = frozenset({"websocket.send", "websocket.close"})
 _BODIES = frozenset(
     {
-        "http.response.body",
         "http.response.pathsend",  # the whole body in one message
         "http.response.zerocopysend",
         "websocket.http.response.body",

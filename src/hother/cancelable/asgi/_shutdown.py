@@ -113,10 +113,8 @@ class Shutdown:
 
     # --- The requests
 
-    def enter(self, exchange: Exchange, send: Send) -> Cancelation | None:
+    def enter(self, exchange: Exchange) -> Cancelation | None:
         """Take note of a request that begins. Returns what has begun the shutdown, if something has."""
-        if self.tasks is not None and not self._has_asked_server:
-            self._ask_server(send, self.tasks)
         self._in_flight.add(exchange)
         causes = self.token._causes  # `event`, without the two calls: this is done for every request
         return causes[0] if causes else None
@@ -127,10 +125,12 @@ class Shutdown:
         if self._drained is not None and not self._in_flight:
             self._drained.set()
 
-    def _ask_server(self, send: Send, tasks: TaskGroup) -> None:
-        self._has_asked_server = True
-        if (wait := termination_of(send)) is not None:
-            tasks.start_soon(self._begin_after, wait)
+    def ask_server(self, send: Send) -> None:
+        """Have the server's end begin ours, where it tells only who asks. Done once for all requests."""
+        if self.tasks is not None and not self._has_asked_server:
+            self._has_asked_server = True
+            if (wait := termination_of(send)) is not None:
+                self.tasks.start_soon(self._begin_after, wait)
 
     async def _begin_after(self, wait: Callable[[], Awaitable[None]]) -> None:
         await wait()
