@@ -307,7 +307,7 @@ async def test_a_shutdown_that_begins_in_another_loop_does_not_draw_a_request_in
     async with create_task_group() as tasks:
         tasks.start_soon(anyio.to_thread.run_sync, serve)
         await anyio.to_thread.run_sync(is_in_first_step.wait, 10)
-        exchange = next(iter(guarded._shutdown._in_flight))
+        exchange = next(iter(guarded._shutdown.in_flight))
         guarded.begin_shutdown()
         may_go_on.set()
 

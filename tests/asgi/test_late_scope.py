@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hother.cancelable import Cancelable
 from hother.cancelable.asgi import _late_scope
-from hother.cancelable.asgi._late_scope import EagerScope, NotedScope, OpenScope, note_place, note_scope
+from hother.cancelable.asgi._late_scope import EagerScope, NotedScope, OpenScope, note_place
 from tests.sweep import cancelling_at
 
 HOUR = 3600.0
@@ -23,14 +23,14 @@ HOUR = 3600.0
 pytestmark = pytest.mark.only_on("asyncio")
 
 
-def enter_scope() -> OpenScope:
-    scope = note_scope()
-    return scope.put_in() if isinstance(scope, NotedScope) else scope
-
-
 def noted() -> OpenScope:
     place = note_place()
     return EagerScope() if place is None else NotedScope(*place)
+
+
+def enter_scope() -> OpenScope:
+    scope = noted()
+    return scope.put_in() if isinstance(scope, NotedScope) else scope
 
 
 opens = pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import ContextVar, copy_context
 from math import inf
 from threading import get_ident
-from types import coroutine
-from typing import Any
+from types import CoroutineType, coroutine
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import EventLoopToken
@@ -44,12 +44,16 @@ from ._quirks import (
     expects_continue,
     has_body,
     is_in_base_http_middleware,
+    opens_no_scopes,
 )
 from ._receive import Reader
 from ._response import Phase, Response
 from ._shutdown import Shutdown
-from ._steps import first_step
-from ._types import ASGIApp, Message, Receive, Scope, Send
+from ._steps import steps_of
+from ._types import Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from ._middleware import RequestCancelationMiddleware
 
 TOKEN_KEY = "cancelation_token"
 """Where the request's token is in the ASGI scope."""
@@ -82,71 +86,82 @@ def current_request_token() -> CancelationToken | None:
 class Exchange(Response, Listener):
     """Runs the application for one request, and ends it when nobody needs it any more."""
 
+    # All that a request has that is over in its first step, and what any has that waits:
     __slots__ = (
         "__weakref__",
-        "_cause",
         "_course",
-        "_error",
         "_has_ended",
+        "_is_nested",
+        "_middleware",
         "_monitors",
-        "_options",
-        "_outer",
-        "_outer_token",
         "_place",
         "_reader",
         "_scope",
         "_server_receive",
-        "_shutdown",
         "_thread",
         "_token",
         "_work_scope",
     )
 
     # What few requests need:
+    _cause: Cancelation | None = None  # why the application was stopped
     _departure: Cancelation | None = None
+    _error: BaseException | None = None
     _inner: Exchange | None = None  # of a middleware further in
     _is_answered_early = False
     _is_gone = False
     _is_withheld = False  # the client's leaving, as far as the application goes on without it
+    _outer: Exchange | None = None  # of a middleware further out
+    _outer_token: CancelationToken | None = None  # that was in the scope
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, options: Options, shutdown: Shutdown
+        self, scope: Scope, receive: Receive, send: Send, middleware: RequestCancelationMiddleware
     ) -> None:
-        Response.__init__(self, send)
-        self._scope = scope
-        self._options = options
-        self._shutdown = shutdown
-        self._server_receive = receive
-        self._outer: Exchange | None = scope.get(EXCHANGE_KEY)  # of a middleware further out
-        self._outer_token: CancelationToken | None = scope.get(TOKEN_KEY)  # if installed twice
-        self._token = CancelationToken() if self._outer_token is None else self._outer_token.child()
-        self._thread = get_ident()
         self._place = note_place()  # of the scope around the application ...
         self._work_scope: OpenScope | None = None  # ... and that, once it is needed
+        Response.__init__(self, send, is_easy=self._place is not None and opens_no_scopes(send))
+        self._scope = scope
+        self._middleware = middleware
+        self._server_receive = receive
+        self._is_nested = TOKEN_KEY in scope or EXCHANGE_KEY in scope
+        self._token = self._token_in_another() if self._is_nested else CancelationToken()
+        self._thread = get_ident()
         self._has_ended = False
         self._reader: Reader | None = None  # made when it is first asked for
         self._course: Course | None = None
         self._monitors: Monitors | None = None
-        self._cause: Cancelation | None = None  # why the application was stopped
-        self._error: BaseException | None = None
 
-    def start(self, app: ASGIApp) -> Awaitable[None] | None:
-        """Call *app*, and take its first step, in the task that will await the rest.
+    def _token_in_another(self) -> CancelationToken:
+        """Belong to a request that has a token already: the middleware is installed twice, as a rule."""
+        self._outer = self._scope.get(EXCHANGE_KEY)
+        self._outer_token = self._scope.get(TOKEN_KEY)
+        return CancelationToken() if self._outer_token is None else self._outer_token.child()
+
+    def start(self) -> Awaitable[None] | None:
+        """Call the application, and take its first step, in the task that will await the rest.
+
+        Most requests are over with that. For them, all that is done here and in `_close` is to be little.
 
         Returns:
             What is left to be awaited, unless the request is over.
         """
-        outer_exchange = self._enter()
-        begun = None
+        outer_exchange = _exchange.get()
+        self._enter()
         try:
-            begun = first_step(app(self._scope, self.receive, self.send))
+            steps = self._middleware.app(self._scope, self.receive, self.send)
+            if type(steps) is not CoroutineType:
+                steps = steps_of(steps)
+            for trap in steps.__await__():
+                return self._go_on(steps, trap, outer_exchange)
         except BaseException as error:
             self._error = error
         else:
-            if begun is None and self._is_quietly_over():
+            self._has_ended = True  # before the look: signal handlers may cancel the token at any line
+            if not (self._course or self._work_scope or self._monitors or self._token._causes):
                 self._close(outer_exchange)
                 return None
-        return self._finish(outer_exchange) if begun is None else self._go_on(*begun, outer_exchange)
+            self._has_ended = False
+        return self._finish(outer_exchange)
 
     @coroutine
     def _go_on(
@@ -198,57 +213,57 @@ class Exchange(Response, Listener):
             finally:  # whoever cancels us natively: the server's end waits for who does not leave
                 self._leave()
                 self._let_go()
-        failure, self._error = self._error, None
+        failure = self._error
         if failure is not None:
+            self._error = None
             try:
                 raise failure
             finally:
                 del failure  # else the frame, its traceback and all locals on it would wait for the collector
 
-    def _enter(self) -> weakref.ref[Exchange] | None:
-        """Let the world know of the request. Returns which exchange this code has worked for up to now."""
+    def _enter(self) -> None:
+        """Let the world know of the request."""
+        self._token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         if self._place is None:
             self._work_scope = EagerScope()
-        self._token._owner = self  # what it has heard before, `_begin_to_wait` asks for
-        if self._outer is None:
-            event = self._shutdown.enter(self)
-            if event is not None:
-                self.course.react_late(event)
-        else:
+        if self._is_nested and self._outer is not None:
             self._outer._inner = self
+        else:
+            shutdown = self._middleware._shutdown
+            shutdown.in_flight.add(self)
+            if shutdown.token._causes:
+                self.course.react_late(shutdown.token._causes[0])
         self._scope[TOKEN_KEY] = self._token
         self._scope[EXCHANGE_KEY] = self
-        outer_exchange = _exchange.get()
         _exchange.set(weakref.ref(self))
-        return outer_exchange
-
-    def _is_quietly_over(self) -> bool:
-        """Whether the application's end is all: nothing has happened, no scope or task is there."""
-        self._has_ended = True  # before the look: signal handlers may cancel the token at any line
-        self._has_ended = not (self._course or self._work_scope or self._monitors or self._token._causes)
-        return self._has_ended
 
     def _close(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
-        """Do what `_finish` does, of which little is left for a request that `_is_quietly_over`."""
+        """Do what `_finish` does if nothing has happened, and no scope or task is there: little is left."""
+        self._is_open = False
         self._token._owner = None
-        if (
-            outer_exchange is not None
-        ):  # else what is there may stay: it says ``None`` when the request is over
+        if outer_exchange is not None:  # else what is there may stay: who asks sees that the request is over
             _exchange.set(outer_exchange)
-        self._scope[EXCHANGE_KEY] = self._outer
-        if self._outer_token is not None:
-            self._scope[TOKEN_KEY] = self._outer_token
+        self._scope[EXCHANGE_KEY] = None
+        if self._is_nested:
+            self._give_back_scope()
         self._leave()
         if self._reader is not None:
             self._reader.stop()
             self._reader.close(self._farewell)
-        self._is_open = False
+
+    def _give_back_scope(self) -> None:
+        """Have the ASGI scope tell of the request around this one, if there is one."""
+        self._scope[TOKEN_KEY] = self._outer_token or self._token
+        self._scope[EXCHANGE_KEY] = self._outer
 
     def _leave(self) -> None:
-        if self._outer is not None:
+        if self._is_nested and self._outer is not None:
             self._outer._inner = None
-        else:
-            self._shutdown.leave(self)
+            return
+        shutdown = self._middleware._shutdown
+        shutdown.in_flight.discard(self)
+        if shutdown.drained is not None:
+            shutdown.tell_if_drained()
 
     def _application_ended(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
         try:
@@ -258,8 +273,7 @@ class Exchange(Response, Listener):
             if not self._is_closed:  # from another task, perhaps: then the scope complains
                 self._error = remaining
         _exchange.set(outer_exchange)
-        self._scope[TOKEN_KEY] = self._outer_token or self._token
-        self._scope[EXCHANGE_KEY] = self._outer
+        self._give_back_scope()
         if self._course is not None:
             self._course.application_ended()
 
@@ -327,6 +341,14 @@ class Exchange(Response, Listener):
     @property
     def _farewell(self) -> Message:
         return _HTTP_FAREWELL if self._is_http else _WEBSOCKET_FAREWELL
+
+    @property
+    def _options(self) -> Options:
+        return self._middleware._options
+
+    @property
+    def _shutdown(self) -> Shutdown:
+        return self._middleware._shutdown
 
     @property
     def monitors(self) -> Monitors:

@@ -94,12 +94,6 @@ _forget: Any = None  # ... what takes those of dead tasks away ...
 _scope_type: Any = None  # ... and its class of scopes, with what we add
 
 
-def note_scope() -> NotedScope | EagerScope:
-    """Open a scope that can wait with its being there until it is `put_in`. Not a checkpoint."""
-    place = note_place()
-    return EagerScope() if place is None else NotedScope(*place)
-
-
 Place: TypeAlias = tuple[Any, Any, int, int] | None
 """Where a scope could lie: the task, the scope around, a number that tells in which order scopes of one
 place were noted, and how often the task was cancelled natively; ``None`` where none can be put in later."""
@@ -116,6 +110,19 @@ def note_place() -> Place:
         return None
     state = _states.get(ref(task))
     return task, None if state is None else state.cancel_scope, _next_serial(), _native_cancels(task)
+
+
+this_task = current_task
+"""Return the task that runs this code, where places can be noted."""
+
+
+def note_wait(task: Task[Any]) -> NotedScope:
+    """Note where another task is that waits for something: a scope can be put in around that.
+
+    Native cancels of that task are taken for later ones than the scope's opening: none of them is lost.
+    """
+    state = _states.get(ref(task))
+    return NotedScope(task, None if state is None else state.cancel_scope, _next_serial(), 0)
 
 
 class Worker(Protocol):

@@ -15,8 +15,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._late_scope import EagerScope, NotedScope, OpenScope, note_place, note_scope
-from ._quirks import opens_no_scopes
+from ._late_scope import EagerScope, NotedScope, OpenScope, note_place, note_wait, this_task
 from ._steps import first_step, go_on
 from ._types import Message, Send
 
@@ -44,18 +43,17 @@ class Response(ABC):
 
     Args:
         send: The server's.
+        is_easy: Whether it is for HTTP, opens no scopes, and others can be put in around what it waits for.
     """
 
     __slots__ = (
         "__dict__",  # for the rest, which few need: defaults on the class, and no dict as long as these hold
-        "_ends_itself",
-        "_has_trailers",
         "_is_open",
-        "_opens_no_scopes",
+        "_last_kind",
         "_phase",
-        "_sending",
+        "_sender",
         "_server_send",
-        "status",
+        "_start",
     )
 
     # Why it is not open any more, if it is not:
@@ -63,15 +61,16 @@ class Response(ABC):
     _is_cut_off = False  # nobody is there to read it
     _has_outcome = False
 
-    def __init__(self, send: Send) -> None:
+    _sending: list[OpenScope] | None = None  # around messages that the server has not taken at once
+
+    def __init__(self, send: Send, *, is_easy: bool) -> None:
         self._server_send = send
-        self._opens_no_scopes = opens_no_scopes(send)
         self._is_open = True  # for the application
+        # Who sends the easy way: a task, or the scope that is to interrupt it. Nobody else may meanwhile.
+        self._sender: Any = None if is_easy else _NOBODY
         self._phase = _NOT_STARTED
-        self._has_trailers = self._ends_itself = False
-        self._sending: list[OpenScope] | None = None  # around messages that the server has not taken at once
-        #: The status of the HTTP response; the close code of a WebSocket that is closed.
-        self.status: int | None = None
+        self._start: Message | None = None  # the message that has started the response, or closed a WebSocket
+        self._last_kind: str | None = "http.response.body"  # ends the response; ``None``: what is rarer does
 
     # --- What the request knows
 
@@ -119,6 +118,18 @@ class Response(ABC):
         """Whether the application's response was replaced by an outcome."""
         return self._has_outcome
 
+    @property
+    def status(self) -> int | None:
+        """The status of the HTTP response; the close code of a WebSocket that is closed."""
+        if self._start is None:
+            return None
+        is_close = self._start["type"] == "websocket.close"
+        return self._start.get("code", 1000) if is_close else self._start.get("status")
+
+    @property
+    def _ends_itself(self) -> bool:
+        return self._start is not None and bool(self._start.get(ENDS_ITSELF))
+
     async def send(self, message: Message) -> None:
         """Send a message of the application: the ``send`` that it is called with.
 
@@ -128,6 +139,35 @@ class Response(ABC):
         raise again, and a cancelation would take the error's place.
         """
         # Asked now, and not when the application called us: it may have handed the coroutine to another task.
+        if self._sender is None and self._is_open:
+            # Before it is sent: see `_begin_to_send`.
+            if message["type"] != self._last_kind:
+                self._follow(message)
+            elif "more_body" not in message or not message["more_body"]:
+                self._phase = _COMPLETE
+            # No scope and no first step by hand: should anybody want to interrupt it, `abandon` knows where.
+            sender = self._sender = this_task()
+            try:
+                await self._server_send(message)
+            except BaseException as error:
+                if not self._has_sent(error):
+                    raise
+            else:
+                if self._sender is sender:
+                    self._sender = None
+                else:
+                    self._has_sent(None)
+        else:
+            await self._send_carefully(message)
+
+    def _has_sent(self, error: BaseException | None) -> bool:
+        """Take note that a message was sent the easy way. Returns whether *error* ends here."""
+        sender, self._sender = self._sender, None
+        if isinstance(sender, NotedScope) and sender.close(error):
+            return True
+        return isinstance(error, OSError) and self._is_refused()
+
+    async def _send_carefully(self, message: Message) -> None:
         if message["type"] in _OF_WEBSOCKETS:
             await self._send_to_websocket(message)
         elif not self._is_open:
@@ -177,8 +217,15 @@ class Response(ABC):
 
     def abandon(self) -> None:
         """Do not wait for ever for the messages that are being sent."""
-        for scope in self._sending or ():
+        for scope in (*(self._sending or ()), *self._scope_of_sender()):
             scope.deadline = min(scope.deadline, self.now() + self.answer_timeout)
+
+    def _scope_of_sender(self) -> Iterable[OpenScope]:
+        if self._sender is None or self._sender is _NOBODY:
+            return ()
+        if not isinstance(self._sender, NotedScope):
+            self._sender = note_wait(self._sender)
+        return (self._sender,)
 
     def cut_off(self) -> None:
         """Drop what is still sent: a server may wait for ever for a connection that no longer is."""
@@ -224,10 +271,10 @@ class Response(ABC):
         # Before it is sent, for two reasons: nobody else may start a response meanwhile, and servers
         # report the end of a response as a disconnect at once.
         self._follow(message)
-        place = None if self._opens_no_scopes else note_place()
+        place = note_place()
         try:
             sending = self._server_send(message)
-            if place is None and not self._opens_no_scopes:
+            if place is None:
                 return self._send_in(EagerScope(), sending)
             begun = first_step(sending)
         except OSError:
@@ -236,7 +283,7 @@ class Response(ABC):
             return None
         if begun is None:  # sent, without waiting: nobody had to interrupt it
             return None
-        return self._send_in(note_scope() if place is None else NotedScope(*place), go_on(*begun))
+        return self._send_in(NotedScope(*place), go_on(*begun))
 
     def _is_refused(self) -> bool:
         """The server refuses a message, since the client has left. Returns whether it is just dropped."""
@@ -261,30 +308,23 @@ class Response(ABC):
                 raise
 
     def _follow(self, message: Message) -> None:
-        # The two messages that most responses consist of are asked about first.
         kind = message["type"]
-        if kind == "http.response.body":
-            if not (self._has_trailers or message.get("more_body")):
-                self._phase = _COMPLETE
-        elif kind in _STARTS:
+        if kind in _STARTS:
             self._phase = _STARTS[kind]
-            self.status = message.get("status")
-            self._has_trailers = "trailers" in message and bool(message["trailers"])
-            self._ends_itself = ENDS_ITSELF in message and bool(message[ENDS_ITSELF])
-        else:
-            self._follow_unusual(message)
-
-    def _follow_unusual(self, message: Message) -> None:
-        kind = message["type"]
-        if kind in _BODIES:
-            if not (self._has_trailers or message.get("more_body")):
-                self._phase = _COMPLETE
+            self._start = message
+            if message.get("trailers"):
+                self._last_kind = None
         elif kind == "websocket.close":
             self._phase = _COMPLETE
-            self.status = message.get("code", 1000)
+            self._start = message
+        elif kind in _BODIES:
+            if self._last_kind is not None and not message.get("more_body"):
+                self._phase = _COMPLETE
         elif kind == "http.response.trailers" and not message.get("more_trailers"):
             self._phase = _COMPLETE
 
+
+_NOBODY = object()
 
 # What each response becomes. To find a member of an Enum takes a while below Python 3.12.
 _NOT_STARTED = Phase.NOT_STARTED
@@ -299,6 +339,7 @@ _REFUSED_BY_DAPHNE = range(1001, 1015)
 _OF_WEBSOCKETS = frozenset({"websocket.send", "websocket.close"})
 _BODIES = frozenset(
     {
+        "http.response.body",
         "http.response.pathsend",  # the whole body in one message
         "http.response.zerocopysend",
         "websocket.http.response.body",

@@ -56,8 +56,8 @@ class Shutdown:
     """Whether the server has begun to stop, and the requests that are in flight."""
 
     def __init__(self) -> None:
-        self._in_flight: set[Exchange] = set()
-        self._drained: anyio.Event | None = None
+        self.in_flight: set[Exchange] = set()  #: they enter and leave it themselves
+        self.drained: anyio.Event | None = None  #: set, by `tell_if_drained`, once none is left
         self._loop: EventLoopToken | None = None
         self.tasks: TaskGroup | None = None  #: where a task can wait, while the application is up
         self._has_asked_server = False
@@ -103,27 +103,20 @@ class Shutdown:
 
     async def drain(self, patience: float) -> None:
         """Wait until no request is in flight, for *patience* seconds at most."""
-        self._drained = anyio.Event()
+        self.drained = anyio.Event()
         try:
             with anyio.move_on_after(patience):
-                if self._in_flight:
-                    await self._drained.wait()
+                if self.in_flight:
+                    await self.drained.wait()
         finally:
-            self._drained = None
+            self.drained = None
 
     # --- The requests
 
-    def enter(self, exchange: Exchange) -> Cancelation | None:
-        """Take note of a request that begins. Returns what has begun the shutdown, if something has."""
-        self._in_flight.add(exchange)
-        causes = self.token._causes  # `event`, without the two calls: this is done for every request
-        return causes[0] if causes else None
-
-    def leave(self, exchange: Exchange) -> None:
-        """Take note of a request that is over."""
-        self._in_flight.discard(exchange)
-        if self._drained is not None and not self._in_flight:
-            self._drained.set()
+    def tell_if_drained(self) -> None:
+        """Take note that a request is over."""
+        if self.drained is not None and not self.in_flight:
+            self.drained.set()
 
     def ask_server(self, send: Send) -> None:
         """Have the server's end begin ours, where it tells only who asks. Done once for all requests."""
@@ -139,11 +132,11 @@ class Shutdown:
     def _begun(self, event: Cancelation) -> None:
         loop = self._loop
         if loop is None:  # without a lifespan, the requests' loop is the one
-            loops = (exchange.loop for exchange in tuple(self._in_flight) if exchange.knows_its_loop)
+            loops = (exchange.loop for exchange in tuple(self.in_flight) if exchange.knows_its_loop)
             loop = next(loops, None)
         if loop is not None:
             run_in(loop, self._tell_requests, event)
 
     def _tell_requests(self, event: Cancelation) -> None:
-        for exchange in tuple(self._in_flight):
+        for exchange in tuple(self.in_flight):
             exchange.shut_down(event)
