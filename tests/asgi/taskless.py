@@ -1,8 +1,12 @@
-"""Has the scripted peer wait as uvicorn does: for nothing but futures of asyncio. So it needs no task."""
+"""Has the scripted peer wait as uvicorn does: for nothing but futures of asyncio.
+
+So it needs no task to be read from, and no scope around what is sent before somebody wants to interrupt that.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from types import MethodType
 from typing import Any
 
 import anyio
@@ -12,6 +16,7 @@ from hother.cancelable.asgi._types import Message
 from hother.cancelable.testing import _peer
 
 _receive = _peer.Peer.receive
+_send = _peer.Peer.send
 
 
 class _Asyncio:
@@ -46,7 +51,17 @@ async def receive_like_uvicorn(peer: _peer.Peer) -> Message:
     return await _receive(peer)
 
 
-receive_like_uvicorn.__module__ = "uvicorn.protocols.http.httptools_impl"
+async def send_like_uvicorn(peer: _peer.Peer, message: Message) -> None:
+    """ASGI's ``send()``, from a module that is known to open no scopes."""
+    await _send(peer, message)
+
+
+receive_like_uvicorn.__module__ = send_like_uvicorn.__module__ = "uvicorn.protocols.http.httptools_impl"
+
+
+def _send_of(peer: _peer.Peer) -> MethodType:
+    is_http = peer.scope["type"] == "http"  # of uvicorn's WebSockets, nothing is known
+    return MethodType(send_like_uvicorn if is_http else _send, peer)
 
 
 def let_peers_need_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +69,4 @@ def let_peers_need_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_peer, "anyio", _Asyncio())
     monkeypatch.setattr(_peer, "checkpoint", _turn)
     monkeypatch.setattr(_peer.Peer, "receive", receive_like_uvicorn)
+    monkeypatch.setattr(_peer.Peer, "send", property(_send_of))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 import anyio
 import pytest
 from anyio import create_task_group
+from anyio.lowlevel import checkpoint
 
 from hother.cancelable.asgi import RequestCancelationMiddleware
 from hother.cancelable.asgi._response import ENDS_ITSELF
@@ -377,6 +379,62 @@ async def test_a_client_that_never_reads_the_last_message_does_not_keep_the_requ
 
     assert steps == [6, HOUR + 6]
     assert not peer.complete
+
+
+async def test_all_that_a_client_never_reads_is_given_up_at_once() -> None:
+    """
+    Whichever task sends it, and however many of them do.
+    """
+    peer = Peer()
+    ends: list[tuple[str, float]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def hand_over(name: str, message: Message) -> None:
+            await send(message)
+            ends.append((name, anyio.current_time()))
+
+        await send(START)
+        peer.stall()
+        async with create_task_group() as tasks:
+            tasks.start_soon(hand_over, "part", PART)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(hand_over, "another part", PART)
+            await anyio.wait_all_tasks_blocked()
+            await hand_over("last", LAST)
+        await anyio.sleep(1)
+
+    await peer.run(RequestCancelationMiddleware(app, default_timeout=1, answer_timeout=5))
+
+    assert sorted(ends) == [("another part", 6), ("last", 6), ("part", 6)]
+    assert anyio.current_time() == 7
+
+
+@pytest.mark.only_on("asyncio")
+@pytest.mark.parametrize("at", [0.5, 3, 6])  # before it is given up; before that is over, and just then
+async def test_a_server_may_cancel_what_its_client_never_reads(at: float) -> None:
+    """
+    Its cancelation is not taken for the one of a message that is given up.
+    """
+    peer = Peer()
+    goes_on: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        peer.stall()
+        await send(LAST)
+        await checkpoint()
+        goes_on.append(anyio.current_time())
+
+    task = asyncio.ensure_future(
+        peer.run(RequestCancelationMiddleware(app, default_timeout=1, answer_timeout=5))
+    )
+    await anyio.sleep(at)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert not goes_on
+    assert anyio.current_time() == at
 
 
 async def test_without_a_deadline_a_client_may_read_as_slowly_as_it_likes() -> None:
