@@ -23,6 +23,7 @@ from hother.cancelable.asgi import (
     clean_up_with,
     current_request_token,
 )
+from hother.cancelable.asgi._exchange import EXCHANGE_KEY
 from hother.cancelable.asgi._types import ASGIApp, Message, Receive, Scope, Send
 from tests.asgi_peer import Peer
 
@@ -307,12 +308,35 @@ async def test_a_shutdown_that_begins_in_another_loop_does_not_draw_a_request_in
     async with create_task_group() as tasks:
         tasks.start_soon(anyio.to_thread.run_sync, serve)
         await anyio.to_thread.run_sync(is_in_first_step.wait, 10)
-        exchange = next(iter(guarded._shutdown.in_flight))
+        exchange = peer.scope[EXCHANGE_KEY]
         guarded.begin_shutdown()
         may_go_on.set()
 
     assert peer.status == 200
     assert exchange.loop is not current_token()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_a_shutdown_that_begins_in_a_first_step_is_heard_there(depth: int) -> None:
+    """
+    A signal handler may begin it while the handler computes, and looks at its token now and then.
+    """
+    seen: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope[TOKEN_KEY].is_cancelled)
+        guarded.begin_shutdown()
+        seen.append(scope[TOKEN_KEY].is_cancelled)
+        await anyio.sleep(1)
+
+    guarded = RequestCancelationMiddleware(
+        app if depth == 1 else RequestCancelationMiddleware(app), on_shutdown="cancel"
+    )
+    peer = Peer()
+    await peer.run(guarded)
+
+    assert seen == [False, True]
+    assert peer.status == 503
 
 
 async def answer_late(scope: Scope, receive: Receive, send: Send) -> None:

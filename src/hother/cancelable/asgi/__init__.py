@@ -10,7 +10,8 @@ may decide, ``_course`` decides by it when something happens to a request, and `
 from __future__ import annotations
 
 from ._commit import apply_policy, clean_up_with, commit, current_shutdown_token
-from ._exchange import TOKEN_KEY, current_request_token
+from ._current import current_request_token
+from ._exchange import TOKEN_KEY
 from ._middleware import RequestCancelationMiddleware
 from ._outcome import PROBLEM_JSON, Outcome, close_message, outcome_of, problem
 from ._policy import Grace, OnDisconnect, OnShutdown, RequestPolicy

@@ -10,7 +10,7 @@ from anyio.lowlevel import current_token
 
 from .._core._timeouts import seconds
 from .._core._token import CancelationToken
-from ._exchange import current_exchange
+from ._current import current_exchange
 from ._policy import RequestPolicy
 from ._shutdown import in_lifespan
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from math import inf
 from threading import get_ident
 from types import CoroutineType, coroutine
@@ -32,6 +32,7 @@ from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon
 from ._course import Course
 from ._crowd import LONGEST, crowd_of
+from ._current import current
 from ._late_scope import EagerScope, OpenScope, make_work_scope, note_place, put_in_work_scope
 from ._loops import Pending, this_loop
 from ._monitors import Monitors
@@ -64,23 +65,6 @@ EXCHANGE_KEY = "cancelation_exchange"
 # What tasks that outlive a request are told when they ask for messages, as servers do.
 _HTTP_FAREWELL: Message = {"type": "http.disconnect"}
 _WEBSOCKET_FAREWELL: Message = {"type": "websocket.disconnect", "code": 1005}
-
-# A weak reference: tasks that the application or the server starts inherit it, and may outlive the request.
-_exchange: ContextVar[weakref.ref[Exchange] | None] = ContextVar("request_exchange", default=None)
-
-
-def current_exchange() -> Exchange | None:
-    """Return the exchange that this code works for, or ``None``. Never blocks."""
-    reference = _exchange.get()
-    # Who keeps the ``receive`` of a request that is over keeps its exchange, too.
-    exchange = None if reference is None else reference()
-    return None if exchange is None or exchange._has_ended else exchange
-
-
-def current_request_token() -> CancelationToken | None:
-    """Return the token of the request that this code works for, or ``None``. Never blocks."""
-    exchange = current_exchange()
-    return None if exchange is None else exchange._token
 
 
 class Exchange(Response, Listener):
@@ -123,7 +107,7 @@ class Exchange(Response, Listener):
         self._scope = scope
         self._middleware = middleware
         self._server_receive = receive
-        self._is_nested = TOKEN_KEY in scope or EXCHANGE_KEY in scope
+        self._is_nested = TOKEN_KEY in scope
         self._token = self._token_in_another() if self._is_nested else CancelationToken()
         self._thread = get_ident()
         self._has_ended = False
@@ -134,7 +118,7 @@ class Exchange(Response, Listener):
     def _token_in_another(self) -> CancelationToken:
         """Belong to a request that has a token already: the middleware is installed twice, as a rule."""
         self._outer = self._scope.get(EXCHANGE_KEY)
-        self._outer_token = self._scope.get(TOKEN_KEY)
+        self._outer_token = self._scope[TOKEN_KEY]
         return CancelationToken() if self._outer_token is None else self._outer_token.child()
 
     def start(self) -> Awaitable[None] | None:
@@ -145,7 +129,7 @@ class Exchange(Response, Listener):
         Returns:
             What is left to be awaited, unless the request is over.
         """
-        outer_exchange = _exchange.get()
+        outer_exchange = current.get()
         self._enter()
         try:
             steps = self._middleware.app(self._scope, self.receive, self.send)
@@ -161,6 +145,7 @@ class Exchange(Response, Listener):
                 self._close(outer_exchange)
                 return None
             self._has_ended = False
+        self._take_off()
         return self._finish(outer_exchange)
 
     @coroutine
@@ -222,31 +207,37 @@ class Exchange(Response, Listener):
                 del failure  # else the frame, its traceback and all locals on it would wait for the collector
 
     def _enter(self) -> None:
-        """Let the world know of the request."""
+        """Let the application know of the request."""
         self._token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         if self._place is None:
             self._work_scope = EagerScope()
         if self._is_nested and self._outer is not None:
             self._outer._inner = self
-        else:
-            shutdown = self._middleware._shutdown
-            shutdown.in_flight.add(self)
-            if shutdown.token._causes:
-                self.course.react_late(shutdown.token._causes[0])
         self._scope[TOKEN_KEY] = self._token
         self._scope[EXCHANGE_KEY] = self
-        _exchange.set(weakref.ref(self))
+        current.set(weakref.ref(self))
+
+    def _take_off(self) -> None:
+        """Let the server's end know of the request: it will not be over in this very step.
+
+        Who begins it in the middle of the step, as a signal handler may, finds the request by its context.
+        """
+        if self._outer is None:
+            shutdown = self._shutdown
+            shutdown.in_flight.add(self)
+            if (event := shutdown.event) is not None:
+                self.course.react_late(event)
 
     def _close(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
         """Do what `_finish` does if nothing has happened, and no scope or task is there: little is left."""
         self._is_open = False
         self._token._owner = None
         if outer_exchange is not None:  # else what is there may stay: who asks sees that the request is over
-            _exchange.set(outer_exchange)
+            current.set(outer_exchange)
         self._scope[EXCHANGE_KEY] = None
         if self._is_nested:
             self._give_back_scope()
-        self._leave()
+            self._leave()
         if self._reader is not None:
             self._reader.stop()
             self._reader.close(self._farewell)
@@ -257,13 +248,10 @@ class Exchange(Response, Listener):
         self._scope[EXCHANGE_KEY] = self._outer
 
     def _leave(self) -> None:
-        if self._is_nested and self._outer is not None:
+        if self._outer is not None:
             self._outer._inner = None
-            return
-        shutdown = self._middleware._shutdown
-        shutdown.in_flight.discard(self)
-        if shutdown.drained is not None:
-            shutdown.tell_if_drained()
+        else:
+            self._shutdown.leave(self)
 
     def _application_ended(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
         try:
@@ -272,7 +260,7 @@ class Exchange(Response, Listener):
         except BaseException as remaining:  # of a group in which there was our cancelation, too
             if not self._is_closed:  # from another task, perhaps: then the scope complains
                 self._error = remaining
-        _exchange.set(outer_exchange)
+        current.set(outer_exchange)
         self._give_back_scope()
         if self._course is not None:
             self._course.application_ended()
@@ -381,6 +369,7 @@ class Exchange(Response, Listener):
         """The application waits for something, for the first time."""
         monitors = self.monitors
         put_in_work_scope(self)
+        self._take_off()
         monitors.context = copy_context()
         monitors.began = now = monitors.loop.now()
         if self._outer is None:

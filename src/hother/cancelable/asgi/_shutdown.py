@@ -23,6 +23,7 @@ from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
 from .._core._token import CancelationToken
 from .._core._wakeup import run_in
+from ._current import current_exchange
 from ._quirks import termination_of
 from ._types import Send
 
@@ -56,8 +57,8 @@ class Shutdown:
     """Whether the server has begun to stop, and the requests that are in flight."""
 
     def __init__(self) -> None:
-        self.in_flight: set[Exchange] = set()  #: they enter and leave it themselves
-        self.drained: anyio.Event | None = None  #: set, by `tell_if_drained`, once none is left
+        self.in_flight: set[Exchange] = set()
+        self._drained: anyio.Event | None = None
         self._loop: EventLoopToken | None = None
         self.tasks: TaskGroup | None = None  #: where a task can wait, while the application is up
         self._has_asked_server = False
@@ -103,20 +104,21 @@ class Shutdown:
 
     async def drain(self, patience: float) -> None:
         """Wait until no request is in flight, for *patience* seconds at most."""
-        self.drained = anyio.Event()
+        self._drained = anyio.Event()
         try:
             with anyio.move_on_after(patience):
                 if self.in_flight:
-                    await self.drained.wait()
+                    await self._drained.wait()
         finally:
-            self.drained = None
+            self._drained = None
 
     # --- The requests
 
-    def tell_if_drained(self) -> None:
+    def leave(self, exchange: Exchange) -> None:
         """Take note that a request is over."""
-        if self.drained is not None and not self.in_flight:
-            self.drained.set()
+        self.in_flight.discard(exchange)
+        if self._drained is not None and not self.in_flight:
+            self._drained.set()
 
     def ask_server(self, send: Send) -> None:
         """Have the server's end begin ours, where it tells only who asks. Done once for all requests."""
@@ -132,11 +134,19 @@ class Shutdown:
     def _begun(self, event: Cancelation) -> None:
         loop = self._loop
         if loop is None:  # without a lifespan, the requests' loop is the one
-            loops = (exchange.loop for exchange in tuple(self.in_flight) if exchange.knows_its_loop)
+            loops = (exchange.loop for exchange in self._requests() if exchange.knows_its_loop)
             loop = next(loops, None)
         if loop is not None:
             run_in(loop, self._tell_requests, event)
 
     def _tell_requests(self, event: Cancelation) -> None:
-        for exchange in tuple(self.in_flight):
+        for exchange in self._requests():
             exchange.shut_down(event)
+
+    def _requests(self) -> set[Exchange]:
+        """All that are in flight, and the one in whose first step a signal handler has called us."""
+        here = current_exchange()
+        outermost = None if here is None else here.outermost
+        if outermost is None or outermost._shutdown is not self:
+            return set(self.in_flight)
+        return {*self.in_flight, outermost}

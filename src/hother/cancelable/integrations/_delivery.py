@@ -37,7 +37,8 @@ from .._core._reasons import Cancelation, CancelationReason
 from .._core._token import CancelationToken
 from .._scope import Cancelable
 from ..asgi import TOKEN_KEY
-from ..asgi._exchange import EXCHANGE_KEY, current_exchange
+from ..asgi._current import current_exchange
+from ..asgi._exchange import EXCHANGE_KEY
 from ..asgi._outcome import root_of
 from ..asgi._quirks import is_in_base_http_middleware
 from ._closing import close_all
