@@ -48,7 +48,7 @@ from ._quirks import (
     opens_no_scopes,
 )
 from ._receive import Reader
-from ._response import Phase, Response
+from ._response import NOBODY, NOT_STARTED, Phase, Response
 from ._shutdown import Shutdown
 from ._steps import steps_of
 from ._types import Message, Receive, Scope, Send
@@ -98,41 +98,58 @@ class Exchange(Response, Listener):
     _outer: Exchange | None = None  # of a middleware further out
     _outer_token: CancelationToken | None = None  # that was in the scope
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, middleware: RequestCancelationMiddleware
-    ) -> None:
-        self._place = note_place()  # of the scope around the application ...
-        self._work_scope: OpenScope | None = None  # ... and that, once it is needed
-        Response.__init__(self, send, is_easy=self._place is not None and opens_no_scopes(send))
-        self._scope = scope
-        self._middleware = middleware
-        self._server_receive = receive
-        self._is_nested = TOKEN_KEY in scope
-        self._token = self._token_in_another() if self._is_nested else CancelationToken()
-        self._thread = get_ident()
-        self._has_ended = False
-        self._reader: Reader | None = None  # made when it is first asked for
-        self._course: Course | None = None
-        self._monitors: Monitors | None = None
-
     def _token_in_another(self) -> CancelationToken:
         """Belong to a request that has a token already: the middleware is installed twice, as a rule."""
         self._outer = self._scope.get(EXCHANGE_KEY)
         self._outer_token = self._scope[TOKEN_KEY]
         return CancelationToken() if self._outer_token is None else self._outer_token.child()
 
-    def start(self) -> Awaitable[None] | None:
+    def start(
+        self, scope: Scope, receive: Receive, send: Send, middleware: RequestCancelationMiddleware
+    ) -> Awaitable[None] | None:
         """Call the application, and take its first step, in the task that will await the rest.
 
-        Most requests are over with that. For them, all that is done here and in `_close` is to be little.
+        Most requests are over with that. For them, all that is done here and in `_close` is to be little, and
+        there is no ``__init__()``: with that, to make an object of a class with slots takes twice as long.
+
+        Args:
+            scope: The ASGI scope.
+            receive: The server's.
+            send: The server's.
+            middleware: Who calls us.
 
         Returns:
             What is left to be awaited, unless the request is over.
         """
+        place = self._place = note_place()  # of the scope around the application ...
+        self._work_scope: OpenScope | None = (
+            None if place else EagerScope()
+        )  # ... and that, once it is needed
+        self._server_send = send
+        self._sender = None if place and opens_no_scopes(send) else NOBODY
+        self._is_open = True
+        self._phase = NOT_STARTED
+        self._start = None
+        self._last_kind = "http.response.body"
+        self._scope = scope
+        self._middleware = middleware
+        self._server_receive = receive
+        self._is_nested = TOKEN_KEY in scope
+        self._thread = get_ident()
+        self._has_ended = False
+        self._reader: Reader | None = None  # made when it is first asked for
+        self._course: Course | None = None
+        self._monitors: Monitors | None = None
+        token = self._token = self._token_in_another() if self._is_nested else CancelationToken()
+        token._owner = self  # what it has heard before, `_begin_to_wait` asks for
+        if self._is_nested and self._outer is not None:
+            self._outer._inner = self
+        scope[TOKEN_KEY] = token
+        scope[EXCHANGE_KEY] = self
         outer_exchange = current.get()
-        self._enter()
+        current.set(weakref.ref(self))
         try:
-            steps = self._middleware.app(self._scope, self.receive, self.send)
+            steps = middleware.app(scope, self.receive, self.send)
             if type(steps) is not CoroutineType:
                 steps = steps_of(steps)
             for trap in steps.__await__():

@@ -125,7 +125,7 @@ class RequestCancelationMiddleware:
                 await reject(event, scope, receive, send)
                 return
             # Most requests are over with that, and need no coroutine of their own.
-            rest = Exchange(scope, receive, send, self).start()
+            rest = Exchange().start(scope, receive, send, self)
             if rest is not None:
                 await rest
         elif scope["type"] == "lifespan":

@@ -39,11 +39,7 @@ class Phase(Enum):
 class Response(ABC):
     """Passes the application's messages on to the server, and follows them.
 
-    A request is its own response: one object less for each.
-
-    Args:
-        send: The server's.
-        is_easy: Whether it is for HTTP, opens no scopes, and others can be put in around what it waits for.
+    A request is its own response, which is one object less for each: it fills the slots.
     """
 
     __slots__ = (
@@ -56,21 +52,22 @@ class Response(ABC):
         "_start",
     )
 
+    _server_send: Send
+    _phase: Phase
+    _start: Message | None  # the message that has started the response, or closed a WebSocket
+    _last_kind: str | None  # of message, that ends the response; ``None``: what is rarer does
+    _is_open: bool  # for the application
+
+    # Who sends the easy way: a task, or the scope that is to interrupt it. No other may meanwhile; and none may
+    # at all (`NOBODY`) unless the server's ``send()`` is for HTTP and opens no scopes, and they can be put in.
+    _sender: Any
+
     # Why it is not open any more, if it is not:
     _is_closed_to_application = False
     _is_cut_off = False  # nobody is there to read it
     _has_outcome = False
 
     _sending: list[OpenScope] | None = None  # around messages that the server has not taken at once
-
-    def __init__(self, send: Send, *, is_easy: bool) -> None:
-        self._server_send = send
-        self._is_open = True  # for the application
-        # Who sends the easy way: a task, or the scope that is to interrupt it. Nobody else may meanwhile.
-        self._sender: Any = None if is_easy else _NOBODY
-        self._phase = _NOT_STARTED
-        self._start: Message | None = None  # the message that has started the response, or closed a WebSocket
-        self._last_kind: str | None = "http.response.body"  # ends the response; ``None``: what is rarer does
 
     # --- What the request knows
 
@@ -221,7 +218,7 @@ class Response(ABC):
             scope.deadline = min(scope.deadline, self.now() + self.answer_timeout)
 
     def _scope_of_sender(self) -> Iterable[OpenScope]:
-        if self._sender is None or self._sender is _NOBODY:
+        if self._sender is None or self._sender is NOBODY:
             return ()
         if not isinstance(self._sender, NotedScope):
             self._sender = note_wait(self._sender)
@@ -324,10 +321,11 @@ class Response(ABC):
             self._phase = _COMPLETE
 
 
-_NOBODY = object()
+NOBODY = object()
+"""The sender of a response that is always sent the careful way."""
 
 # What each response becomes. To find a member of an Enum takes a while below Python 3.12.
-_NOT_STARTED = Phase.NOT_STARTED
+NOT_STARTED = Phase.NOT_STARTED
 _COMPLETE = Phase.COMPLETE
 
 _STARTS = {
