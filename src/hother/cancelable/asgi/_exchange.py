@@ -121,10 +121,8 @@ class Exchange(Response, Listener):
         Returns:
             What is left to be awaited, unless the request is over.
         """
-        place = self._place = note_place()  # of the scope around the application ...
-        self._work_scope: OpenScope | None = (
-            None if place else EagerScope()
-        )  # ... and that, once it is needed
+        place = self._place = note_place()  # of the scope around the application, and that once it is needed:
+        self._work_scope: OpenScope | None = None if place else EagerScope()
         self._server_send = send
         self._sender = None if place and opens_no_scopes(send) else NOBODY
         self._is_open = True
