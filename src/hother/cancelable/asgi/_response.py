@@ -58,7 +58,7 @@ class Response(ABC):
     _last_kind: str | None  # of message, that ends the response; ``None``: what is rarer does
     _is_open: bool  # for the application
 
-    # Who sends the easy way: a task, or the scope that is to interrupt it. Nobody else may meanwhile, and only
+    # Who sends the easy way: a task, or the scope that is to interrupt it. No other may meanwhile, and only
     # where the server's ``send()`` is for HTTP, opens no scopes, and one can be put in. Else it is `NOBODY`.
     _sender: Any
 
