@@ -20,6 +20,8 @@ from fastapi import (
     File,
     HTTPException,
     Request,
+    Response,
+    Security,
     UploadFile,
     WebSocket,
 )
@@ -308,22 +310,155 @@ async def test_the_operation_is_named_after_the_path() -> None:
     assert (await get(app, "/items/7")).json == "/items/7"
 
 
-@pytest.mark.parametrize("query", ["timeout=0.05", "timeout=0", "timeout=-1", "timeout=soon"])
-async def test_the_client_cannot_set_the_timeout(query: str) -> None:
+JSON = ("content-type", "application/json")
+FORM = ("content-type", "application/x-www-form-urlencoded")
+
+every_way_to_send_a_timeout = pytest.mark.parametrize(
+    ("body", "request_parts"),
+    [
+        ((), {"query": "timeout=0.05"}),
+        ((), {"query": "timeout=0"}),
+        ((), {"query": "timeout=-1"}),
+        ((), {"query": "timeout=soon"}),
+        ((), {"query": "timeout=1&timeout=2"}),
+        ((), {"headers": [("timeout", "0.05")]}),
+        ((), {"headers": [("cookie", "timeout=0.05")]}),
+        ((b'{"timeout": 0.05}',), {"headers": [JSON]}),
+        ((b"0.05",), {"headers": [JSON]}),
+        ((b"timeout=0.05",), {"headers": [FORM]}),
+        ((), {"path": "/0.05"}),
+        ((), {"path": "/soon"}),
+    ],
+    ids=str,
+)
+
+WAYS_TO_DEPEND: dict[str, Any] = {
+    "cached": Depends(cancelable_dependency),
+    "not cached": Depends(cancelable_dependency, use_cache=False),
+    "security": Security(cancelable_dependency, scopes=["all"]),
+    "its options": Depends(cancelable_dependency.with_options(raise_on_cancel=False)),
+}
+
+
+@pytest.mark.parametrize("dependency", WAYS_TO_DEPEND.values(), ids=WAYS_TO_DEPEND)
+@every_way_to_send_a_timeout
+async def test_the_client_cannot_set_the_timeout(
+    body: tuple[bytes, ...], request_parts: dict[str, Any], dependency: Any
+) -> None:
     """
     Not even break the request with it.
     """
     app = make_app()
 
-    @app.get("/")
-    async def endpoint(cancel: Operation) -> Any:
+    @app.api_route("/", methods=["GET", "POST"])
+    @app.get("/{timeout}")
+    async def endpoint(cancel: Cancelable = dependency) -> Any:
         async with cancel:
             await anyio.sleep(HOUR)
             return cancel.remaining()
 
-    peer = await get(app, query=query)
+    peer = Peer(*body, **request_parts)
+    await peer.run(app)
 
     assert (peer.status, peer.json) == (200, None)
+
+
+@pytest.mark.parametrize("request_parts", [{"query": "timeout=0.05"}, {"path": "/0.05"}], ids=str)
+async def test_the_client_of_a_websocket_cannot_set_the_timeout(request_parts: dict[str, Any]) -> None:
+    """
+    Nor by what it asks for when it connects.
+    """
+    app = make_app()
+    left: list[float | None] = []
+
+    @app.websocket("/")
+    @app.websocket("/{timeout}")
+    async def endpoint(websocket: WebSocket, cancel: Operation) -> None:
+        await websocket.accept()
+        async with cancel:
+            await anyio.sleep(HOUR)
+            left.append(cancel.remaining())
+
+    await Peer(kind="websocket", **request_parts).run(app)
+
+    assert left == [None]
+
+
+async def test_the_client_cannot_set_the_timeout_of_what_overrides_another_dependency() -> None:
+    """
+    FastAPI looks at that anew for each request.
+    """
+    app = make_app()
+
+    async def other() -> None: ...
+
+    app.dependency_overrides[other] = cancelable_dependency
+
+    @app.get("/{timeout}")
+    async def endpoint(cancel: Any = Depends(other)) -> Any:
+        return [type(cancel).__name__, cancel.remaining()]
+
+    assert (await get(app, "/0.05", "timeout=0.05")).json == ["Cancelable", None]
+
+
+async def test_the_client_cannot_change_the_timeout_of_the_options() -> None:
+    """
+    Neither shorten it, nor lift it.
+    """
+    app = make_app()
+
+    @app.get("/{timeout}")
+    async def endpoint(
+        timeout: float, cancel: Annotated[Cancelable, Depends(cancelable_dependency.with_options(timeout=3))]
+    ) -> Any:
+        return [timeout, cancel.remaining()]
+
+    assert (await get(app, "/0.05", "timeout=0.05")).json == [0.05, 3]
+    assert (await get(app, "/3600", "timeout=3600")).json == [3600, 3]
+
+
+async def test_an_endpoint_may_have_a_timeout_of_its_own() -> None:
+    """
+    From the query, the path or the body; the dependency does not take it away, and goes by nothing of it.
+    """
+    app = make_app()
+
+    @app.get("/query")
+    async def by_query(cancel: Operation, timeout: float) -> Any:
+        return [timeout, cancel.remaining()]
+
+    @app.get("/path/{timeout}")
+    async def by_path(cancel: Operation, timeout: float) -> Any:
+        return [timeout, cancel.remaining()]
+
+    @app.post("/body")
+    async def by_body(cancel: Operation, timeout: Annotated[float, Body()]) -> Any:
+        return [timeout, cancel.remaining()]
+
+    peer = Peer(b"0.05", path="/body", headers=[JSON])
+    await peer.run(app)
+
+    assert (await get(app, "/query", "timeout=0.05")).json == [0.05, None]
+    assert (await get(app, "/path/0.05")).json == [0.05, None]
+    assert peer.json == [0.05, None]
+
+
+async def test_an_endpoint_may_change_its_response() -> None:
+    """
+    The dependency is no other part of the response, and leaves it as it is.
+    """
+    app = make_app()
+
+    @app.get("/")
+    async def endpoint(cancel: Operation, response: Response) -> Any:
+        response.status_code = 202
+        response.headers["x-flavour"] = "tea"
+        async with cancel:
+            return "accepted"
+
+    peer = await get(app)
+
+    assert (peer.status, peer.json, peer.headers["x-flavour"]) == (202, "accepted", "tea")
 
 
 def test_the_documentation_knows_of_no_timeout() -> None:
@@ -340,15 +475,19 @@ def test_the_documentation_knows_of_no_timeout() -> None:
         cancel: Annotated[Cancelable, Depends(cancelable_dependency.with_options(timeout=3))],
     ) -> None: ...
 
+    @app.post("/posted")
+    async def posted(cancel: Operation) -> None: ...
+
     @app.get("/decorated")
     @with_cancelation(timeout=3)
     async def decorated() -> None: ...
 
     paths = app.openapi()["paths"]
 
-    assert set(paths) == {"/plain", "/configured", "/decorated"}
-    assert all("parameters" not in path["get"] for path in paths.values())
-    assert all("requestBody" not in path["get"] for path in paths.values())
+    operations = [operation for path in paths.values() for operation in path.values()]
+    assert set(paths) == {"/plain", "/configured", "/posted", "/decorated"}
+    assert all(not {"parameters", "requestBody", "security"} & set(operation) for operation in operations)
+    assert all(set(operation["responses"]) == {"200"} for operation in operations)
 
 
 @pytest.mark.parametrize("in_block", [True, False], ids=["in its block", "without"])

@@ -90,7 +90,7 @@ class Block(Listener):
         self._token: CancelationToken = owner._token
         self._terms: Terms = owner._terms
         around = _current.get()
-        self._around = around and tuple(ref(block) for block in _open_blocks(around))
+        self._around = around and _without_closed(around)
         self.outer = self._around  #: of those around it, whom it has to do with
         self._take_timer_back: Callable[[], object] | None = None
         self._links: tuple[CancelationToken | Callable[[], object], ...] = ()
@@ -373,6 +373,15 @@ def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:
     """Make the record of a cancelation that follows from that of an operation above."""
     message = f"the parent operation was cancelled: {cause}"
     return Cancelation(CancelationReason.PARENT, message, by=name, cause=cause, at=cause.at)
+
+
+def _without_closed(references: tuple[ref[Block], ...]) -> tuple[ref[Block], ...]:
+    """Return *references* to the open blocks: as a rule all of them, and then the very same tuple."""
+    for reference in references:
+        block = reference()
+        if block is None or block._closed is not None:
+            return tuple(ref(block) for block in _open_blocks(references))
+    return references
 
 
 def _open_blocks(references: Iterable[ref[Block]]) -> Iterator[Block]:

@@ -109,9 +109,12 @@ class Cancelable:
         self._raise_on_cancel = True
         self._observers: tuple[Observer, ...] = ()
         self._terms = USUAL
-        if options:
-            check_names(options)
-            self._take(options)
+        if options:  # a dict of this call's own
+            self._name = options.pop("name", None)
+            self._raise_on_cancel = options.pop("raise_on_cancel", True)
+            if options:
+                check_names(options)
+                self._take(options)
 
         self._status = PENDING
         self._token = CancelationToken()
@@ -123,6 +126,7 @@ class Cancelable:
     # What few operations have. What each is asked for is above: on Python 3.11, to read a default of the
     # class takes longer than to write it into the object.
     _given_id: str | None = None
+    _random_id: str | None = None
     _above_id: str | None = None
     _entered_at: float | None = None  # on the clock of the block's loop
     _unless: Callable[[Cancelation], bool] | None = None
@@ -133,8 +137,7 @@ class Cancelable:
     _followers: dict[object, Cancelable] | None = None  # those that go by its deadline
 
     def _take(self, options: OperationOptions) -> None:
-        self._name = options.get("name")
-        self._raise_on_cancel = options.get("raise_on_cancel", True)
+        """Take those that few operations have."""
         self._given_id = options.get("operation_id")
         parent = options.get("parent")
         if parent is not None:
@@ -260,7 +263,8 @@ class Cancelable:
     def id(self) -> str:
         """The operation's id: 16 random hexadecimal digits, unless it was given another."""
         # Made when first asked for, by whichever thread is first.
-        return self._given_id or self.__dict__.setdefault("_random_id", os.urandom(8).hex())
+        known = self._given_id or self._random_id
+        return known or self.__dict__.setdefault("_random_id", os.urandom(8).hex())
 
     @property
     def name(self) -> str | None:

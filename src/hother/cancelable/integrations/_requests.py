@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from .._core._reasons import Cancelation
 from .._core._token import CancelationToken
@@ -25,7 +25,8 @@ def get_request_token(request: HTTPConnection) -> CancelationToken:
     Raises:
         TypeError: If *request* is something else.
     """
-    if not isinstance(request, HTTPConnection):
+    # An HTTPConnection is a Mapping, and to ask for an instance of an abstract class takes a while.
+    if type(request) is not Request and not isinstance(request, HTTPConnection):
         raise TypeError(f"request must be a Request or a WebSocket, got {request!r}")
     token = request.scope.get(TOKEN_KEY)
     if not isinstance(token, CancelationToken):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Annotated, Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
-from fastapi import Depends, HTTPException
+from fastapi import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
 from .._core._timeouts import seconds
 from .._scope import Cancelable
@@ -77,8 +78,17 @@ class CancelableDependency(Protocol):
         ...
 
 
-async def _not_from_the_client() -> None:  # async: a plain function would take a thread
-    """Fill the parameter ``timeout``, which FastAPI would otherwise take from the query string."""
+if TYPE_CHECKING:
+    _NotFromTheClient: TypeAlias = float | None
+else:
+
+    class _NotFromTheClient(Response):
+        """What FastAPI reads of the parameter ``timeout``, which it would else take from the query string.
+
+        Of this type it passes its own response, which says nothing of the time, and takes nothing from the
+        client, not even where a path has a ``{timeout}``. A dependency of a dependency would keep the client
+        out as well, and cost each request as much as the operation does.
+        """
 
 
 def _make_dependency(
@@ -86,10 +96,7 @@ def _make_dependency(
 ) -> CancelableDependency:
     limit = seconds(timeout)
 
-    async def cancelable_dependency(
-        request: HTTPConnection,
-        timeout: Annotated[float | None, Depends(_not_from_the_client)] = None,
-    ) -> Cancelable:
+    async def cancelable_dependency(request: HTTPConnection, timeout: _NotFromTheClient = None) -> Cancelable:
         """Make an operation that is cancelled with the request or WebSocket, for the endpoint to enter.
 
         ``cancel: Cancelable = Depends(cancelable_dependency)``, then ``async with cancel:``. FastAPI
@@ -101,12 +108,12 @@ def _make_dependency(
             timeout: How long the operation's block may take, in seconds, if this is called by hand.
                 Clients cannot set it; to configure the dependency, see ``with_options``.
         """
-        return Cancelable(
-            timeout=limit if timeout is None else timeout,
-            tokens=(get_request_token(request),),
-            name=request.scope.get("path"),
-            raise_on_cancel=raise_on_cancel,
-        )
+        is_given = timeout is not None and not isinstance(timeout, Response)
+        operation = Cancelable(timeout=timeout if is_given else limit, tokens=(get_request_token(request),))
+        # By keyword, what few operations have takes a dict for each request.
+        operation._name = request.scope.get("path")
+        operation._raise_on_cancel = raise_on_cancel
+        return operation
 
     dependency = cast("CancelableDependency", cancelable_dependency)
     setattr(dependency, "with_options", _make_dependency)  # noqa: B010 (a function has no such attribute)
