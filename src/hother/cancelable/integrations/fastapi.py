@@ -109,11 +109,12 @@ def _make_dependency(
                 Clients cannot set it; to configure the dependency, see ``with_options``.
         """
         is_given = timeout is not None and not isinstance(timeout, Response)
-        operation = Cancelable(timeout=timeout if is_given else limit, tokens=(get_request_token(request),))
-        # By keyword, what few operations have takes a dict for each request.
-        operation._name = request.scope.get("path")
-        operation._raise_on_cancel = raise_on_cancel
-        return operation
+        return Cancelable(
+            timeout=timeout if is_given else limit,
+            tokens=(get_request_token(request),),
+            name=request.scope.get("path"),
+            raise_on_cancel=raise_on_cancel,
+        )
 
     dependency = cast("CancelableDependency", cancelable_dependency)
     setattr(dependency, "with_options", _make_dependency)  # noqa: B010 (a function has no such attribute)
