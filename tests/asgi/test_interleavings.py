@@ -26,6 +26,7 @@ from hother.cancelable.asgi import (
 from hother.cancelable.asgi._exchange import EXCHANGE_KEY
 from hother.cancelable.asgi._types import ASGIApp, Message, Receive, Scope, Send
 from tests.asgi_peer import Peer
+from tests.interruption import at_line
 
 HOUR = 3600.0
 path: ContextVar[str] = ContextVar("path")
@@ -387,3 +388,26 @@ def test_a_middleware_in_another_may_be_all_that_an_event_loop_runs(
     anyio.run(serve_in_a_task_of_its_own, backend=name, backend_options=options)
 
     assert peer.status == 200
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_signal_at_any_line_leaves_no_task_of_ours_behind() -> None:
+    """
+    It may stop the request while that is about to note in which loop it runs.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(1)
+
+    number = 0
+    where = ["the first line"]
+    while where:
+        number += 1
+        peer = Peer()
+        peer.stall()
+        others = asyncio.all_tasks()
+        guarded = RequestCancelationMiddleware(app, on_shutdown="cancel", answer_timeout=5)
+        with at_line(number, guarded.begin_shutdown) as where:
+            await guarded(peer.scope, peer.receive, peer.send)
+
+        assert asyncio.all_tasks() == others, where

@@ -7,6 +7,7 @@ import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
+from weakref import ref
 
 import anyio
 import pytest
@@ -329,3 +330,32 @@ async def test_a_request_whose_coroutine_is_closed_by_another_task_is_over() -> 
     await asyncio.create_task(begin())  # a task group would complain, too, about the scope that is left open
     steps.close()
     await wait_all_tasks_blocked()
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_task_whose_message_is_refused_is_not_kept_by_its_own_error() -> None:
+    """
+    The error's traceback keeps the frames, and the task keeps the error.
+    """
+    peer = Peer()
+    refused: list[ref[asyncio.Task[None]]] = []
+
+    class Server:
+        async def send(self, message: Message) -> None:
+            raise RuntimeError("refused")
+
+        send.__module__ = "uvicorn.protocols.http.httptools_impl"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.ensure_future(send(START))
+        refused.append(ref(task))
+        await asyncio.wait([task])
+        assert isinstance(task.exception(), RuntimeError)
+
+    gc.disable()
+    try:
+        await RequestCancelationMiddleware(app)(peer.scope, peer.receive, Server().send)
+        await checkpoint()
+        assert refused[0]() is None
+    finally:
+        gc.enable()

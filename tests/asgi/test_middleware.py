@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import create_task_group, wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
 
 from hother.cancelable import CancelationReason, CancelationToken
 from hother.cancelable.asgi import (
@@ -435,3 +436,19 @@ async def test_a_request_whose_token_was_cancelled_before_is_answered() -> None:
 
     assert reached == []
     assert (peer.status, peer.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_scope_with_something_else_in_the_place_of_the_token_is_refused_cleanly() -> None:
+    """
+    Nothing stays open around the caller.
+    """
+    peer = Peer()
+    peer.scope[TOKEN_KEY] = "something else"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("called")
+
+    with anyio.CancelScope():
+        with pytest.raises(AttributeError):
+            await RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
+        await checkpoint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import Any, Literal
 
 import anyio
@@ -12,6 +13,7 @@ from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from hother.cancelable.asgi import RequestCancelationMiddleware
+from hother.cancelable.asgi._exchange import EXCHANGE_KEY
 from hother.cancelable.asgi._response import ENDS_ITSELF
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import ALL_HABITS, HYPERCORN_H2, STRICT, UVICORN, Habits, Peer
@@ -448,6 +450,172 @@ async def test_a_server_may_cancel_what_its_client_never_reads(at: float) -> Non
 
     assert not goes_on
     assert anyio.current_time() == at
+
+
+async def test_a_message_is_given_up_quietly_where_a_cancelation_has_passed_before() -> None:
+    """
+    What it has done to the task is not taken for one that comes meanwhile: the clean-up goes on.
+    """
+    peer = Peer()
+    goes_on: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        with anyio.move_on_after(0.5):
+            try:
+                await anyio.sleep(1)
+            finally:
+                peer.stall()
+                with anyio.CancelScope(shield=True):
+                    await send(LAST)
+                    goes_on.append(anyio.current_time())
+
+    await peer.run(RequestCancelationMiddleware(app, default_timeout=1, answer_timeout=5))
+
+    assert goes_on == [6]
+
+
+@pytest.mark.only_on("asyncio")
+async def test_a_message_is_given_up_quietly_where_a_native_cancelation_was_caught_before() -> None:
+    """
+    Applications may do that, whether or not they say so by ``uncancel()``.
+    """
+    peer = Peer()
+    goes_on: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        with suppress(asyncio.CancelledError):
+            await anyio.sleep(1)
+        peer.stall()
+        await send(LAST)
+        goes_on.append(anyio.current_time())
+
+    task = asyncio.ensure_future(
+        peer.run(RequestCancelationMiddleware(app, default_timeout=1, answer_timeout=5))
+    )
+    await anyio.sleep(0.5)
+    task.cancel()
+    await task
+
+    assert goes_on == [6]
+
+
+@pytest.mark.only_on("asyncio")
+@pytest.mark.parametrize("answer_timeout", [0.0, 5.0])
+@pytest.mark.parametrize("is_caught_before", [False, True])
+async def test_a_server_may_cancel_in_the_moment_in_which_its_client_leaves(
+    answer_timeout: float, is_caught_before: bool
+) -> None:
+    """
+    Its cancelation is not taken for one that was there before the message.
+    """
+    peer = Peer()
+    goes_on: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if is_caught_before:
+            with suppress(asyncio.CancelledError):
+                await anyio.sleep(1)
+        await send(START)
+        peer.stall()
+        await send(LAST)
+        await checkpoint()
+        goes_on.append(anyio.current_time())
+
+    guarded = RequestCancelationMiddleware(app, default_timeout=2, answer_timeout=answer_timeout)
+    task = asyncio.ensure_future(peer.run(guarded))
+    await anyio.sleep(0.5)
+    if is_caught_before:
+        task.cancel()
+    await anyio.sleep(0.5)
+    exchange = peer.scope[EXCHANGE_KEY]
+    task.cancel()
+    exchange.abandon()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert not goes_on
+    assert anyio.current_time() == 1
+
+
+class LikeUvicorn:
+    """A server that takes each message at once, and is known to open no scopes."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message["type"])
+        if message.get("status") == 299:
+            raise RuntimeError("refused")
+
+    send.__module__ = "uvicorn.protocols.http.httptools_impl"
+
+
+def test_what_an_application_sends_when_it_is_closed_without_an_event_loop_is_sent() -> None:
+    """
+    What there was of tasks and scopes is gone then.
+    """
+    peer, server = Peer(), LikeUvicorn()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send(START)
+            await asyncio.sleep(1)
+        finally:
+            await send(LAST)
+
+    call = RequestCancelationMiddleware(app)(peer.scope, peer.receive, server.send)
+
+    async def begin() -> None:
+        call.send(None)
+
+    asyncio.run(begin())
+    with suppress(RuntimeError):  # of asyncio, which has closed its loop
+        call.close()
+
+    assert server.sent == ["http.response.start", "http.response.body"]
+
+
+async def test_a_response_that_is_begun_anew_without_trailers_ends_with_its_body() -> None:
+    """
+    A server may refuse to send trailers. What runs on then is not cancelled when the client leaves.
+    """
+    peer, server = Peer(), LikeUvicorn()
+    goes_on: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(RuntimeError):
+            await send({**START, "status": 299, "trailers": True})
+        await send(START)
+        await send(LAST)
+        peer.disconnect()
+        await anyio.sleep(1)
+        goes_on.append(anyio.current_time())
+
+    await RequestCancelationMiddleware(app)(peer.scope, peer.receive, server.send)
+
+    assert goes_on == [1]
+
+
+async def test_an_application_may_use_its_messages_again(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    For whatever it likes.
+    """
+    peer, server = Peer(), LikeUvicorn()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        message = dict(START)
+        await send(message)
+        message.clear()
+        peer.disconnect()
+        await anyio.sleep(1)
+
+    with caplog.at_level("INFO", "hother.cancelable.access"):
+        await RequestCancelationMiddleware(app)(peer.scope, peer.receive, server.send)
+
+    assert " 200 cut" in caplog.text
 
 
 async def test_without_a_deadline_a_client_may_read_as_slowly_as_it_likes() -> None:

@@ -717,3 +717,23 @@ async def test_the_event_of_hypercorns_workers_begins_the_shutdown(wrapped: bool
     assert [peer.status for peer in peers] == [503, 503]
     assert app.ended_at == 4
     assert [stream.asked for stream in streams] == [1, 0]
+
+
+async def test_hypercorn_is_asked_by_a_request_that_waits_for_nothing() -> None:
+    """
+    What runs beside the requests may wait for the shutdown, too.
+    """
+    lifespan = Application()
+    stream = Stream(Peer())
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(scope, receive, send)
+
+    middleware = RequestCancelationMiddleware(app)
+    async with started(middleware):
+        await stream.serve(middleware)
+        stream.event.set()
+        await anyio.wait_all_tasks_blocked()
+
+        assert middleware.shutdown_token.is_cancelled

@@ -121,13 +121,10 @@ class Exchange(Response, Listener):
         Returns:
             What is left to be awaited, unless the request is over.
         """
-        place = self._place = note_place()  # of the scope around the application, and that once it is needed:
-        self._work_scope: OpenScope | None = None if place else EagerScope()
         self._server_send = send
-        self._sender = None if place and opens_no_scopes(send) else NOBODY
         self._is_open = True
         self._phase = NOT_STARTED
-        self._start = None
+        self.status = None
         self._last_kind = "http.response.body"
         self._scope = scope
         self._middleware = middleware
@@ -139,6 +136,9 @@ class Exchange(Response, Listener):
         self._course: Course | None = None
         self._monitors: Monitors | None = None
         token = self._token = self._token_in_another() if self._is_nested else CancelationToken()
+        place = self._place = note_place()  # of the scope around the application, and that once it is needed:
+        self._sender = None if place and opens_no_scopes(send) else self._ask_server()
+        self._work_scope: OpenScope | None = None if place else EagerScope()  # from here on, nothing may fail
         token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         if self._is_nested and self._outer is not None:
             self._outer._inner = self
@@ -221,16 +221,11 @@ class Exchange(Response, Listener):
             finally:
                 del failure  # else the frame, its traceback and all locals on it would wait for the collector
 
-    def _enter(self) -> None:
-        """Let the application know of the request."""
-        self._token._owner = self  # what it has heard before, `_begin_to_wait` asks for
-        if self._place is None:
-            self._work_scope = EagerScope()
-        if self._is_nested and self._outer is not None:
-            self._outer._inner = self
-        self._scope[TOKEN_KEY] = self._token
-        self._scope[EXCHANGE_KEY] = self
-        current.set(weakref.ref(self))
+    def _ask_server(self) -> object:
+        """Ask a server of another kind for its end. Returns who sends the easy way there: nobody."""
+        if self._outer is None:  # and not when the application waits: perhaps none ever does
+            self._shutdown.ask_server(self._server_send)
+        return NOBODY
 
     def _take_off(self) -> None:
         """Let the server's end know of the request: it will not be over in this very step.
@@ -358,7 +353,8 @@ class Exchange(Response, Listener):
         """What works for the request. Before the application waits, only its own thread may ask."""
         if self._monitors is None:
             place = self._place
-            self._monitors = Monitors(this_loop(None if place is None else place[0].get_loop()))
+            monitors = Monitors(this_loop(None if place is None else place[0].get_loop()))
+            self._monitors = self._monitors or monitors  # of a signal handler that was here meanwhile
         return self._monitors
 
     @property
@@ -387,8 +383,6 @@ class Exchange(Response, Listener):
         self._take_off()
         monitors.context = copy_context()
         monitors.began = now = monitors.loop.now()
-        if self._outer is None:
-            self._shutdown.ask_server(self._server_send)
         cannot_wait = self._course is not None or self._limit() < LONGEST
         if crowd_of(monitors.loop).enter(self, now, cannot_wait=cannot_wait):
             self.monitor()

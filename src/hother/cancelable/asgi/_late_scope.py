@@ -119,10 +119,18 @@ this_task = current_task
 def note_wait(task: Task[Any]) -> NotedScope:
     """Note where another task is that waits for something: a scope can be put in around that.
 
-    Native cancels of that task are taken for later ones than the scope's opening: none of them is lost.
+    Native cancels that the task has not heard of yet have come since it waits, and none of them is lost. All
+    that it has heard of are older: it would not wait any more.
     """
     state = _states.get(ref(task))
-    return NotedScope(task, None if state is None else state.cancel_scope, _next_serial(), 0)
+    cancels = 0 if _is_being_cancelled(task) else _native_cancels(task)
+    return NotedScope(task, None if state is None else state.cancel_scope, _next_serial(), cancels)
+
+
+def _is_being_cancelled(task: Any) -> bool:
+    """Whether a task was cancelled, and has not heard of that yet."""
+    waiter = task._fut_waiter
+    return bool(task._must_cancel or (waiter is not None and waiter.cancelled()))
 
 
 class Worker(Protocol):

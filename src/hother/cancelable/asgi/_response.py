@@ -49,12 +49,13 @@ class Response(ABC):
         "_phase",
         "_sender",
         "_server_send",
-        "_start",
+        "status",
     )
 
     _server_send: Send
     _phase: Phase
-    _start: Message | None  # the message that has started the response, or closed a WebSocket
+    status: int | None
+    """The status of the HTTP response; the close code of a WebSocket that is closed."""
     _last_kind: str | None  # of message, that ends the response; ``None``: what is rarer does
     _is_open: bool  # for the application
 
@@ -67,6 +68,7 @@ class Response(ABC):
     _is_cut_off = False  # nobody is there to read it
     _has_outcome = False
 
+    _ends_itself = False
     _sending: list[OpenScope] | None = None  # around messages that the server has not taken at once
 
     # --- What the request knows
@@ -115,19 +117,7 @@ class Response(ABC):
         """Whether the application's response was replaced by an outcome."""
         return self._has_outcome
 
-    @property
-    def status(self) -> int | None:
-        """The status of the HTTP response; the close code of a WebSocket that is closed."""
-        if self._start is None:
-            return None
-        is_close = self._start["type"] == "websocket.close"
-        return self._start.get("code", 1000) if is_close else self._start.get("status")
-
-    @property
-    def _ends_itself(self) -> bool:
-        return self._start is not None and bool(self._start.get(ENDS_ITSELF))
-
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:  # noqa: C901 (each call would take its time)
         """Send a message of the application: the ``send`` that it is called with.
 
         Once the client has left, or the application was stopped, the message is dropped. That is a
@@ -143,10 +133,14 @@ class Response(ABC):
             elif "more_body" not in message or not message["more_body"]:
                 self._phase = _COMPLETE
             # No scope and no first step by hand: should anybody want to interrupt it, `abandon` knows where.
-            sender = self._sender = this_task()
+            try:
+                sender = self._sender = this_task()
+            except RuntimeError:  # no event loop runs: our coroutine is being closed
+                sender = None
             try:
                 await self._server_send(message)
             except BaseException as error:
+                del sender  # the error may be kept by that very task, and its traceback keeps this frame
                 if not self._has_sent(error):
                     raise
             else:
@@ -308,12 +302,13 @@ class Response(ABC):
         kind = message["type"]
         if kind in _STARTS:
             self._phase = _STARTS[kind]
-            self._start = message
-            if message.get("trailers"):
-                self._last_kind = None
+            self.status = message.get("status")  # now: the application may use the message again
+            self._last_kind = None if message.get("trailers") else "http.response.body"
+            if ENDS_ITSELF in message or self._ends_itself:
+                self._ends_itself = bool(message.get(ENDS_ITSELF))
         elif kind == "websocket.close":
             self._phase = _COMPLETE
-            self._start = message
+            self.status = message.get("code", 1000)
         elif kind in _BODIES:
             if self._last_kind is not None and not message.get("more_body"):
                 self._phase = _COMPLETE
