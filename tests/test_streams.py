@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Generator
 from contextlib import nullcontext
 from typing import Any
 from weakref import WeakSet
@@ -115,6 +115,51 @@ async def test_all_items_come_in_order() -> None:
     assert stream.partial == [2, 3]
     assert "closed, 3 items" in repr(stream)
     await assert_nothing_is_armed()
+
+
+class Awaitables:
+    """A source whose steps are no coroutines."""
+
+    def __init__(self) -> None:
+        self.fetched = 0
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    def __anext__(self) -> Awaitable[int]:
+        return Step(self)
+
+
+class Step:
+    """Can be awaited, and nothing else."""
+
+    def __init__(self, source: Awaitables) -> None:
+        self.source = source
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        yield from checkpoint().__await__()
+        if self.source.fetched == 3:
+            raise StopAsyncIteration
+        self.source.fetched += 1
+        return self.source.fetched
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_the_steps_of_a_source_may_be_any_awaitables(inside: bool) -> None:
+    """
+    Only coroutines, and the steps of generators, can be sent to.
+    """
+    operation = Cancelable()
+    async with operation if inside else nullcontext():
+        assert [item async for item in operation.stream(Awaitables())] == [1, 2, 3]
+
+    operation, source = Cancelable(), Awaitables()
+    with pytest.raises(ManualCancelation):
+        async with operation if inside else nullcontext():
+            async for _ in operation.stream(source):
+                operation.cancel()
+
+    assert source.fetched == 1
 
 
 async def test_an_error_of_the_source_passes_through() -> None:

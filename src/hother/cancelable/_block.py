@@ -105,7 +105,7 @@ class Block(Listener):
     @property
     def is_late(self) -> bool:
         """Whether the deadline has passed while the block is open."""
-        return self._closed is None and self._clock() >= self.deadline
+        return self.deadline != inf and self._closed is None and self._clock() >= self.deadline
 
     def remaining(self) -> float | None:
         """How many seconds are left, never less than 0; ``None`` without a deadline."""

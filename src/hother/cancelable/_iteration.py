@@ -12,21 +12,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from types import TracebackType
+from types import AsyncGeneratorType, CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from ._cleanup import ShieldedScope
 from ._core._errors import LifecycleError, error_for
 from ._core._public import public
-from ._core._suspending import and_whether_it_waited
-from ._parts import follow_alive, is_around
+from ._core._suspending import Work, and_whether_it_waited
+from ._core._wakeup import checkpoint_if_cancelled
+from ._parts import block_around, follow_alive
 from ._running import has_sources, listen, open_block
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ._block import Block
     from ._scope import Cancelable
 
 T = TypeVar("T")
@@ -87,6 +89,7 @@ class CancelableAsyncIterator(Generic[T]):
         self._kept: deque[T] = deque(maxlen=_how_many(buffer_partial))
         self._count = 0
         self._reported = 0
+        self._is_generator = type(self._source) is AsyncGeneratorType
         self._has_waited = False  # whether fetching the latest item was a checkpoint
         self._is_closed = False
 
@@ -127,10 +130,12 @@ class CancelableAsyncIterator(Generic[T]):
         try:
             if self._interval is not None:
                 await self._report(self._interval)
-            if is_around(self._cancelable):  # then its scope interrupts us
-                item = await self._advance()
-            else:
+            block = block_around(self._cancelable)
+            if block is None:
                 item = await self._fetch_elsewhere()
+            else:  # its scope interrupts us; and `_advance` would be one more coroutine
+                await self._look(block)
+                item, self._has_waited = await and_whether_it_waited(self._fetch())
         except GeneratorExit:  # the step itself was thrown away: there is nobody to wait for anything
             raise
         except BaseException:
@@ -185,17 +190,24 @@ class CancelableAsyncIterator(Generic[T]):
         return await _in_a_block(self._steps, self._advance)
 
     async def _advance(self) -> T:
-        block = (self._steps or self._cancelable)._block
-        assert block is not None
-        if self._has_waited and not block.is_late:  # the loop had its turn just now
-            await checkpoint_if_cancelled()
-        else:
-            await checkpoint()
-        item, self._has_waited = await and_whether_it_waited(self._next())
+        assert self._steps is not None
+        assert self._steps._block is not None
+        await self._look(self._steps._block)
+        item, self._has_waited = await and_whether_it_waited(self._fetch())
         return item
 
-    async def _next(self) -> T:
-        return await self._source.__anext__()
+    def _look(self, block: Block) -> Awaitable[None]:
+        """Look for a cancelation, and give others a turn, unless fetching the latest item did that."""
+        return checkpoint_if_cancelled() if self._has_waited and not block.is_late else checkpoint()
+
+    def _fetch(self) -> Work[T]:
+        """Begin to fetch an item. What the usual sources return can be sent to, and needs no coroutine."""
+        step: Any = self._source.__anext__()
+        return step if self._is_generator or type(step) is CoroutineType else _awaited(step)
+
+
+async def _awaited(step: Awaitable[T]) -> T:
+    return await step
 
 
 async def _in_a_block(operation: Cancelable, advance: Callable[[], Awaitable[T]]) -> T:

@@ -11,17 +11,25 @@ from ._core._lifecycle import OperationStatus
 from ._core._reasons import Cancelation
 
 if TYPE_CHECKING:
+    from ._block import Block
     from ._scope import Cancelable
 
 
-def is_around(operation: Cancelable) -> bool:
-    """Whether this code runs in the block of *operation*, whose scope then is enough to interrupt it.
+def block_around(operation: Cancelable) -> Block | None:
+    """The block of *operation*, if this code runs there, so that its scope is enough to interrupt it.
 
     A task that was started from there may belong to a task group around the block, which nobody can tell. So
     it has a block of its own; unless there is a protected section, which must not be interrupted in any task.
     """
     block = operation._block
-    return block is not None and (block.is_of_this_task or (operation._shields > 0 and block.is_around))
+    if block is None or not (block.is_of_this_task or (operation._shields > 0 and block.is_around)):
+        return None
+    return block
+
+
+def is_around(operation: Cancelable) -> bool:
+    """Whether this code runs in the block of *operation*, as `block_around` has it."""
+    return block_around(operation) is not None
 
 
 def part_of(operation: Cancelable) -> AbstractAsyncContextManager[object]:

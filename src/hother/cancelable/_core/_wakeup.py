@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import lru_cache
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import checkpoint_if_cancelled as anyio_checkpoint_if_cancelled
 
 if TYPE_CHECKING:
     from anyio import CancelScope
@@ -51,6 +52,7 @@ Place: TypeAlias = "tuple[type[AsyncBackend], type[CancelScope], Any, Callable[[
 # `anyio.CancelScope` asks again, and makes each twice: so blocks use these.
 _finders: dict[str | None, Callable[[], Place]] = {}
 _loops: dict[str | None, Callable[[], object]] = {}  # likewise: the loop that runs here
+_looks: dict[str | None, Callable[[], Awaitable[None]]] = {}  # and AnyIO's look for a cancelation
 
 
 def current_place() -> Place:
@@ -71,6 +73,7 @@ def current_place() -> Place:
 def _found() -> Callable[[], Place]:
     loop = current_token()  # fails where none runs
     find, _loops[_running.name] = _finders_for(loop)
+    _looks[_running.name] = loop.backend_class.checkpoint_if_cancelled
     _finders[_running.name] = find
     return find
 
@@ -95,6 +98,12 @@ def _finders_for(loop: EventLoopToken) -> tuple[Callable[[], Place], Callable[[]
         return backend, scopes, lowlevel.current_trio_token(), clock, id(lowlevel.current_task())
 
     return find_in_trio, lowlevel.current_trio_token
+
+
+def checkpoint_if_cancelled() -> Awaitable[None]:
+    """Do as AnyIO's function of that name, which asks once more, four calls further down, what runs here."""
+    look = _looks.get(_running.name)
+    return anyio_checkpoint_if_cancelled() if look is None else look()
 
 
 def call_soon(loop: EventLoopToken, function: Callable[..., object], *args: Any) -> None:
@@ -188,9 +197,8 @@ def task_id(native_token: object) -> int | None:
 
     Once a task has ended, another one may have its id.
     """
-    ask = _askers.get(type(native_token)) or _asker(native_token)
     try:
-        return id(ask())
+        return id((_askers.get(type(native_token)) or _asker(native_token))())
     except RuntimeError:  # another backend's loop runs here, or none
         return None
 
