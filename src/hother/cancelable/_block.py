@@ -24,7 +24,7 @@ from anyio.lowlevel import EventLoopToken
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import CancelationToken, Listener
-from ._core._wakeup import CallSite, call_at, call_soon, current_place, task_id
+from ._core._wakeup import CallSite, call_at, call_soon, current_place, describe, task_id
 from ._terms import USUAL, Terms
 
 if TYPE_CHECKING:
@@ -233,9 +233,9 @@ class Block(Listener):
         # since the scope is cancelled already.
         self._token._leave(self)
         if site.is_in(self._native_token):
-            self._cancel(cause)
+            self._cancel(site.describe(cause))
         else:
-            call_soon(self.loop, self._cancel, cause)
+            call_soon(self.loop, self._cancel, site.describe(cause))
 
     def close(self, exc: BaseException | None) -> BaseException | None:
         """Leave the scope, from which *exc* may be going out, and take away all that was registered.
@@ -296,9 +296,13 @@ class Block(Listener):
         else:
             self.keep_time()
 
-    def _cancel(self, cancelation: Cancelation) -> None:
+    def _cancel(self, why: str) -> None:
         """Runs in the loop, perhaps when the block is closed already."""
         if self._closed is not None:
+            return
+        if self._terms is USUAL:  # then nobody asks when that was
+            self._hard_deadline = -inf
+            self._scope.cancel(why)
             return
         over = self._clock() + self._terms.grace
         if over < self._hard_deadline:
@@ -306,7 +310,7 @@ class Block(Listener):
         if self._terms.grace:
             self._scope.deadline = self.interrupted_at
         else:
-            self._scope.cancel(f"{cancelation.reason}: {cancelation}")
+            self._scope.cancel(why)
         self._tell_cleanup()
 
     def _tell_cleanup(self) -> None:
@@ -317,7 +321,7 @@ class Block(Listener):
         for outer in self._enclosing():
             cancelation = outer._token.cancelation
             if cancelation is not None and outer._native_token is self._native_token:
-                outer._cancel(cancelation)
+                outer._cancel(describe(cancelation))
 
     def _enclosing(self) -> Iterator[Block]:
         """The open blocks around this one, from the inside out."""

@@ -35,7 +35,7 @@ def settle(operation: Cancelable, block: Block, left: BaseException | None, stop
         operation._become(CANCELLED)
     elif left is not None and all(_is_from_outside(block, leaf) for leaf in leaves(left)):
         operation._settle(block.outside_cancelation())
-        operation._become(OperationStatus.CANCELLED)
+        operation._become(CANCELLED)
     else:
         operation._error = repr(left)
         operation._become(OperationStatus.FAILED)

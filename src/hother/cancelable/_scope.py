@@ -664,7 +664,7 @@ class Cancelable:
 
     def _settle_stopped(self) -> None:
         """Tell the token, if it does not know, why the block was stopped: then it was the deadline."""
-        if not self._token.is_cancelled:
+        if not self._token._causes:
             self._time_is_up()
 
     def _notice_deadline(self) -> None:

@@ -189,6 +189,11 @@ class CancelationToken:
         news = self._add_cause(cancelation)
         if not news:
             return False
+        owner = self._owner
+        if news is _FIRST and not self._callbacks:  # the owner alone is to be told, and of nothing else
+            if owner is not None:
+                owner.hear(cancelation, site)
+            return True
         errors: list[BaseException] = []
         children = self._tell(cancelation, news, site, errors)
         if children:

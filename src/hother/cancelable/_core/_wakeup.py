@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from anyio import CancelScope
     from anyio.abc import AsyncBackend
 
+    from ._reasons import Cancelation
+
 _LOOP_MACHINERY = frozenset(
     {"anyio", "asyncio", "concurrent", "outcome", "selectors", "sniffio", "trio", "uvloop"}
 )
@@ -133,15 +135,17 @@ def run_in(loop: EventLoopToken, function: Callable[..., object], *args: Any) ->
 class CallSite:
     """Where a call comes from: looked up when first needed, and true for as long as that call lasts.
 
-    For who cancels ten thousand blocks at once: to look at the stack takes longer than to cancel one. It
-    knows who made it, so that nobody goes through all of our own frames in between.
+    For who cancels ten thousand blocks at once: to look at the stack takes longer than to cancel one, and so
+    does it to say why. It knows who made it, so that nobody goes through all of our own frames in between.
     """
 
-    __slots__ = ("_caller", "_here")
+    __slots__ = ("_caller", "_cause", "_here", "_why")
 
     def __init__(self) -> None:
         self._caller: FrameType | None = sys._getframe(1)
         self._here: object = None
+        self._cause: Cancelation | None = None
+        self._why = ""
 
     def is_in(self, native_token: object) -> bool:
         """Whether it is in a task of that loop."""
@@ -149,6 +153,17 @@ class CallSite:
             self._here = (_is_of_a_task(self._caller) and _loop_here()) or _NOWHERE
             self._caller = None
         return self._here is native_token
+
+    def describe(self, cause: Cancelation) -> str:
+        """Say what *cause* is, for debuggers; the latest is not put into words again."""
+        if self._cause is not cause:
+            self._cause, self._why = cause, describe(cause)
+        return self._why
+
+
+def describe(cause: Cancelation) -> str:
+    """Say what *cause* is, for debuggers."""
+    return f"{cause.reason}: {cause}"
 
 
 def has_ended(loop: EventLoopToken) -> bool:
