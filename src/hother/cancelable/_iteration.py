@@ -203,7 +203,8 @@ class CancelableAsyncIterator(Generic[T]):
     def _fetch(self) -> Work[T]:
         """Begin to fetch an item. What the usual sources return can be sent to, and needs no coroutine."""
         step: Any = self._source.__anext__()
-        return step if self._is_generator or type(step) is CoroutineType else _awaited(step)
+        kind: object = type(step)
+        return step if self._is_generator or kind is CoroutineType else _awaited(step)
 
 
 async def _awaited(step: Awaitable[T]) -> T:
