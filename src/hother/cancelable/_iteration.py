@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_COROUTINES: frozenset[object] = frozenset({CoroutineType})  # a set: the type is not to be narrowed by it
+
 CLOSING_BUDGET = 10.0
 """How long a source may take to clean up, in seconds."""
 
@@ -203,8 +205,7 @@ class CancelableAsyncIterator(Generic[T]):
     def _fetch(self) -> Work[T]:
         """Begin to fetch an item. What the usual sources return can be sent to, and needs no coroutine."""
         step: Any = self._source.__anext__()
-        kind: object = type(step)
-        return step if self._is_generator or kind is CoroutineType else _awaited(step)
+        return step if self._is_generator or type(step) in _COROUTINES else _awaited(step)
 
 
 async def _awaited(step: Awaitable[T]) -> T:

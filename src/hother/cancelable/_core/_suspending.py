@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
 from types import coroutine
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Work: TypeAlias = Coroutine[Any, Any, T]
@@ -39,8 +39,8 @@ def and_whether_it_waited(work: Work[T]) -> Generator[Any, Any, tuple[T, bool]]:
             thrown = error
         if answer is None and thrown is None:
             del wish  # it may hold what *work* has got from it, and has let go long before this ends
-            value: T = yield from cast("Any", work)
-            return value, True
+            # pyright knows no value of ``yield from`` a coroutine, and a cast would be one more call for each item
+            return (yield from work), True  # pyright: ignore[reportUnknownVariableType]
         try:  # not while *thrown* is handled, which would become part of the story of what comes out
             wish = work.send(answer) if thrown is None else work.throw(thrown)
         except StopIteration as done:
