@@ -39,7 +39,7 @@ def and_whether_it_waited(work: Work[T]) -> Generator[Any, Any, tuple[T, bool]]:
             thrown = error
         if answer is None and thrown is None:
             del wish  # it may hold what *work* has got from it, and has let go long before this ends
-            # pyright knows no value of ``yield from`` a coroutine, and a cast would be one more call for each item
+            # pyright knows no value of it, and a cast would be one more call for each item
             return (yield from work), True  # pyright: ignore[reportUnknownVariableType]
         try:  # not while *thrown* is handled, which would become part of the story of what comes out
             wish = work.send(answer) if thrown is None else work.throw(thrown)
