@@ -26,6 +26,12 @@ FEW = 8
 PATIENCE = 0.025
 """How long the others must last, in seconds."""
 
+TURNS = 16
+"""How many turns of the loop a request may take without being counted, as long as it waits for no more.
+
+So long it takes Hypercorn on Trio to send a response: there, each part of it is a turn, if nothing is in its way.
+"""
+
 LATENESS = 4.0
 """How much longer they must last, in units of how late the timer is."""
 
@@ -45,12 +51,16 @@ class Crowd:
         self._due = 0.0  # ... when it rings ...
         self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
 
-    def enter(self, exchange: Exchange, now: float, *, cannot_wait: bool) -> bool:
-        """Take note of a request that begins to wait. Returns whether it is to be monitored at once."""
+    def enter(self, exchange: Exchange, *, cannot_wait: bool, is_answered: bool) -> bool:
+        """Take note of a request that waits. Returns whether it is to be monitored at once.
+
+        One that has been answered need not: what its client's leaving would end is a last message that
+        has got stuck, which takes its time.
+        """
         self._open += 1
-        if self._open <= FEW or cannot_wait:
+        if cannot_wait or (self._open <= FEW and not is_answered):
             return True
-        self._young[exchange] = now
+        now = self._young[exchange] = exchange.now()
         if self._alarm is None:
             self._set_alarm(exchange.loop, now + PATIENCE)
         return False

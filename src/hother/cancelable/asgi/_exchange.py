@@ -31,7 +31,7 @@ from .._core._report import report
 from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon
 from ._course import Course
-from ._crowd import LONGEST, crowd_of
+from ._crowd import LONGEST, TURNS, crowd_of
 from ._late_scope import EagerScope, OpenScope, make_work_scope, note_place, put_in_work_scope
 from ._loops import Pending, this_loop
 from ._monitors import Monitors
@@ -159,7 +159,7 @@ class Exchange(Response, Listener):
         """
         answer = interruption = None
         try:
-            self._begin_to_wait()
+            turns, a_turn = self._begin_to_wait(trap)
             while True:
                 try:
                     answer = yield trap
@@ -172,6 +172,10 @@ class Exchange(Response, Listener):
                     break
                 else:
                     trap = steps.send(answer)
+                if turns:
+                    turns = turns - 1 if trap is a_turn else 0
+                    if not turns:
+                        self._get_in_line()
         except StopIteration:  # of a step that was the last
             pass
         except BaseException as error:
@@ -269,8 +273,8 @@ class Exchange(Response, Listener):
         self._token._owner = None
         if self._course is not None:
             self._course.end()
-        if self.began < inf:
-            crowd_of(self.monitors.loop).leave(self)
+        if self._monitors is not None and self._monitors.is_in_line:
+            crowd_of(self._monitors.loop).leave(self)
         if self._reader is not None:
             self._reader.stop()
         self.stop_reading()
@@ -355,19 +359,38 @@ class Exchange(Response, Listener):
         """Return the time on the loop's clock, in seconds: events come from outside of tasks, too."""
         return self.monitors.loop.now()
 
-    def _begin_to_wait(self) -> None:
-        """The application waits for something, for the first time."""
+    def _begin_to_wait(self, trap: object) -> tuple[int, object]:
+        """The application waits for something, for the first time.
+
+        Returns:
+            How many turns of the loop it may still take until it has to `_get_in_line`, and what such a turn
+            looks like. It has to before if it waits for anything else.
+        """
         monitors = self.monitors
         put_in_work_scope(self)
         monitors.context = copy_context()
-        monitors.began = now = monitors.loop.now()
+        monitors.began = monitors.loop.now()
         if self._outer is None:
             self._shutdown.ask_server(self._server_send)
-        cannot_wait = self._course is not None or self._limit() < LONGEST
-        if crowd_of(monitors.loop).enter(self, now, cannot_wait=cannot_wait):
-            self.monitor()
+        a_turn = monitors.loop.turn
+        turns = TURNS if trap is a_turn and not self._cannot_wait() else 0
+        if not turns:
+            self._get_in_line()
         if self._cause is None and (cancelation := self._token.cancelation) is not None:
             self._cancelled(cancelation)  # another thread was not told where to call us
+        return turns, a_turn
+
+    def _get_in_line(self) -> None:
+        """Be one of the crowd from now on."""
+        monitors = self.monitors
+        monitors.is_in_line = True
+        is_answered = self._phase is Phase.COMPLETE
+        if crowd_of(monitors.loop).enter(self, cannot_wait=self._cannot_wait(), is_answered=is_answered):
+            self.monitor()
+
+    def _cannot_wait(self) -> bool:
+        """Whether the time may be up before the crowd would look after the request."""
+        return self._course is not None or self._limit() < LONGEST
 
     def monitor(self) -> None:
         """See to it from now on that the client's leaving and the deadline are noticed. Called once."""
