@@ -32,7 +32,15 @@ from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon
 from ._course import Course
 from ._crowd import LONGEST, TURNS, crowd_of
-from ._late_scope import EagerScope, OpenScope, make_work_scope, note_place, put_in_work_scope
+from ._late_scope import (
+    EagerScope,
+    OpenScope,
+    close_work_scope,
+    loop_of,
+    make_work_scope,
+    note_place,
+    put_in_work_scope,
+)
 from ._loops import Pending, this_loop
 from ._monitors import Monitors
 from ._options import Options
@@ -256,7 +264,7 @@ class Exchange(Response, Listener):
 
     def _application_ended(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
         try:
-            if self._work.close(self._error):
+            if close_work_scope(self, self._error):
                 self._error = None
         except BaseException as remaining:  # of a group in which there was our cancelation, too
             if not self._is_closed:  # from another task, perhaps: then the scope complains
@@ -336,8 +344,7 @@ class Exchange(Response, Listener):
     def monitors(self) -> Monitors:
         """What works for the request. Before the application waits, only its own thread may ask."""
         if self._monitors is None:
-            place = self._place
-            self._monitors = Monitors(this_loop(None if place is None else place[0].get_loop()))
+            self._monitors = Monitors(this_loop(loop_of(self._place)))
         return self._monitors
 
     @property
