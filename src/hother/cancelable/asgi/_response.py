@@ -227,8 +227,11 @@ class Response(ABC):
         place = None if self._opens_no_scopes else note_place()
         try:
             sending = self._server_send(message)
-            if place is None and not self._opens_no_scopes:
-                return self._send_in(EagerScope(), sending)
+            if place is None:
+                if not self._opens_no_scopes:
+                    return self._send_in(EagerScope(), sending)
+            elif place[3] is None:
+                return self._send_in(NotedScope(*place), sending)
             begun = first_step(sending)
         except OSError:
             if not self._is_refused():
