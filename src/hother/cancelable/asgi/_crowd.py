@@ -13,6 +13,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
 from anyio.lowlevel import EventLoopToken
 
 from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn
@@ -62,14 +63,14 @@ class Crowd:
             return True
         now = self._young[exchange] = exchange.now()
         if self._alarm is None:
-            self._set_alarm(exchange.loop, now + PATIENCE)
+            self._set_alarm(exchange, now + PATIENCE)
         return False
 
     def leave(self, exchange: Exchange) -> None:
         """Take note that a request is over."""
         self._open -= 1
         self._young.pop(exchange, None)
-        if self._open or self._alarm is None:
+        if self._open or self._alarm is None or self._alarm is _AT_HOME:
             return  # the timer is for whoever comes next: to take it back and set it for each takes longer
         self._alarm.cancel()
         self._alarm = None
@@ -86,16 +87,37 @@ class Crowd:
             now = exchange.now()
             patience = min(max(patience, PATIENCE + LATENESS * (now - self._due)), LONGEST)
             if now < since + patience:
-                self._set_alarm(exchange.loop, since + patience)
+                self._set_alarm(exchange, since + patience)
                 return
             del self._young[exchange]
             exchange.monitor()
 
-    def _set_alarm(self, loop: EventLoopToken, when: float) -> None:
+    def _set_alarm(self, exchange: Exchange, when: float) -> None:
         self._due = when
+        loop = exchange.loop
         if has_timers(loop):
             self._alarm = call_at(loop, when, self._promote, Context())
-            return
+        elif (home := exchange.home) is not None:
+            self._alarm = _AT_HOME
+            Context().run(home.start_soon, self._ring_at_home, exchange.monitors.loop)
+        else:
+            self._set_alarm_of_requests(loop, when)
+
+    async def _ring_at_home(self, loop: Loop) -> None:
+        """Ring in a task of the application's lifespan, which no request has to wait for.
+
+        Args:
+            loop: Else it would be gone with the last request, and we with it, and the next one begin anew.
+        """
+        try:
+            await sleep_and_call(self._due, self._promote)
+        except anyio.get_cancelled_exc_class():  # the application is about to end
+            self._alarm = None
+            if self._young:
+                self._set_alarm_of_requests(loop.token, self._due)
+            raise
+
+    def _set_alarm_of_requests(self, loop: EventLoopToken, when: float) -> None:
         heirs: list[Exchange] = []
         self._heirs = heirs
 
@@ -104,6 +126,16 @@ class Crowd:
                 heirs.pop().monitors.one_ended(None)
 
         self._alarm = spawn(loop, partial(sleep_and_call, when, self._promote), Context(), end)
+
+
+class _AtHome:
+    """An alarm that rings, whoever still waits for it."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+_AT_HOME = _AtHome()
 
 
 def crowd_of(loop: Loop) -> Crowd:

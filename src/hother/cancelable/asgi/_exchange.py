@@ -23,6 +23,7 @@ from types import coroutine
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken
 
 from .._core._errors import cancelation_in, leaves
@@ -351,6 +352,11 @@ class Exchange(Response, Listener):
     def loop(self) -> EventLoopToken:
         """The event loop of the request. Before the application waits, only for its own thread."""
         return self.monitors.loop.token
+
+    @property
+    def home(self) -> TaskGroup | None:
+        """Where a task can wait that may outlive the request, in its loop, while the application is up."""
+        return self._shutdown.home_in(self.loop)
 
     @property
     def knows_its_loop(self) -> bool:
