@@ -57,6 +57,7 @@ def crowded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(_crowd, "FEW", 0)
     if request.param == "eager crowd":
         monkeypatch.setattr(_late_scope, "_works", False)
+        monkeypatch.setattr(_late_scope, "_works_in_trio", False)
 
 
 crowds = pytest.mark.usefixtures("crowded")

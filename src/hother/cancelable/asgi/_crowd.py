@@ -4,6 +4,7 @@ A monitor costs as much as the rest of a short request, and most requests are ov
 are open that does not matter: a request is monitored as soon as it waits for something. In a crowd, it is
 monitored once it has lasted for `PATIENCE` seconds, or longer if the loop has so much to do that its
 timers are late: then requests last because they wait for each other, and monitors would make that worse.
+So is one that waits only because its last message is being handed over: it is about to be over.
 If a client leaves before, that is seen then; who cancels a token is heard at any time.
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.lowlevel import EventLoopToken
 
-from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn
+from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn, this_loop
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -28,9 +29,9 @@ PATIENCE = 0.025
 """How long the others must last, in seconds."""
 
 TURNS = 16
-"""How many turns of the loop a request may take without being counted, as long as it waits for no more.
+"""How many turns of the loop a request of Trio's may take without being counted, if it waits for no more.
 
-So long it takes Hypercorn on Trio to send a response: there, each part of it is a turn, if nothing is in its way.
+Whoever sends there takes a turn, even if nothing is in the way; a response of Hypercorn's takes eight.
 """
 
 LATENESS = 4.0
@@ -43,14 +44,16 @@ LONGEST = 1.0
 class Crowd:
     """The requests of one event loop that wait for something."""
 
-    __slots__ = ("_alarm", "_due", "_heirs", "_open", "_young")
+    __slots__ = ("_alarm", "_due", "_heirs", "_keeping", "_open", "_wanted", "_young")
 
     def __init__(self) -> None:
         self._open = 0
         self._young: dict[Exchange, float] = {}  # since when they wait, the oldest first
         self._alarm: Pending | None = None  # the one timer, set for the young ones ...
         self._due = 0.0  # ... when it rings ...
-        self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
+        self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task of its own
+        self._keeping: anyio.Lock | None = None  # held by the one task that rings in its place ...
+        self._wanted: anyio.Event | None = None  # ... and what that waits for, while there is one
 
     def enter(self, exchange: Exchange, *, cannot_wait: bool, is_answered: bool) -> bool:
         """Take note of a request that waits. Returns whether it is to be monitored at once.
@@ -70,7 +73,7 @@ class Crowd:
         """Take note that a request is over."""
         self._open -= 1
         self._young.pop(exchange, None)
-        if self._open or self._alarm is None or self._alarm is _AT_HOME:
+        if self._open or self._alarm is None or self._alarm is _KEPT:
             return  # the timer is for whoever comes next: to take it back and set it for each takes longer
         self._alarm.cancel()
         self._alarm = None
@@ -94,30 +97,15 @@ class Crowd:
 
     def _set_alarm(self, exchange: Exchange, when: float) -> None:
         self._due = when
-        loop = exchange.loop
-        if has_timers(loop):
-            self._alarm = call_at(loop, when, self._promote, Context())
-        elif (home := exchange.home) is not None:
-            self._alarm = _AT_HOME
-            Context().run(home.start_soon, self._ring_at_home, exchange.monitors.loop)
+        if has_timers(exchange.loop):
+            self._alarm = call_at(exchange.loop, when, self._promote, Context())
+        elif self._wanted is not None:
+            self._alarm = _KEPT
+            self._wanted.set()
         else:
-            self._set_alarm_of_requests(loop, when)
+            self._start_alarm(exchange.loop)
 
-    async def _ring_at_home(self, loop: Loop) -> None:
-        """Ring in a task of the application's lifespan, which no request has to wait for.
-
-        Args:
-            loop: Else it would be gone with the last request, and we with it, and the next one begin anew.
-        """
-        try:
-            await sleep_and_call(self._due, self._promote)
-        except anyio.get_cancelled_exc_class():  # the application is about to end
-            self._alarm = None
-            if self._young:
-                self._set_alarm_of_requests(loop.token, self._due)
-            raise
-
-    def _set_alarm_of_requests(self, loop: EventLoopToken, when: float) -> None:
+    def _start_alarm(self, loop: EventLoopToken) -> None:
         heirs: list[Exchange] = []
         self._heirs = heirs
 
@@ -125,17 +113,38 @@ class Crowd:
             while heirs:
                 heirs.pop().monitors.one_ended(None)
 
-        self._alarm = spawn(loop, partial(sleep_and_call, when, self._promote), Context(), end)
+        self._alarm = spawn(loop, partial(sleep_and_call, self._due, self._promote), Context(), end)
+
+    async def keep_time(self, loop: Loop) -> None:
+        """Ring when an alarm is due, until cancelled. If several do, the others wait for their turn.
+
+        Args:
+            loop: Whose crowd it is: else it might be gone with the last request, and the next begin anew.
+        """
+        self._keeping = self._keeping or anyio.Lock()
+        async with self._keeping:
+            self._wanted = anyio.Event()
+            try:
+                while True:
+                    await self._wanted.wait()
+                    self._wanted = anyio.Event()
+                    await sleep_and_call(self._due, self._promote)
+            finally:
+                self._wanted = None
+                if self._alarm is _KEPT:
+                    self._alarm = None
+                    if self._young:
+                        self._start_alarm(loop.token)
 
 
-class _AtHome:
+class _Kept:
     """An alarm that rings, whoever still waits for it."""
 
     def cancel(self) -> None:
         """Do nothing."""
 
 
-_AT_HOME = _AtHome()
+_KEPT = _Kept()
 
 
 def crowd_of(loop: Loop) -> Crowd:
@@ -143,3 +152,14 @@ def crowd_of(loop: Loop) -> Crowd:
     if loop.crowd is None:
         loop.crowd = Crowd()
     return loop.crowd
+
+
+async def keep_time() -> None:
+    """Do what timers would do for the crowd of this event loop, where that has none, until cancelled.
+
+    For a task of the application's. Else the requests start one, which the last of them has to end and to wait
+    for: that takes as long as to read.
+    """
+    loop = this_loop()
+    if not has_timers(loop.token):
+        await crowd_of(loop).keep_time(loop)

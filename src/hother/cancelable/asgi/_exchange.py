@@ -23,7 +23,6 @@ from types import coroutine
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken
 
 from .._core._errors import cancelation_in, leaves
@@ -168,7 +167,7 @@ class Exchange(Response, Listener):
         """
         answer = interruption = None
         try:
-            turns, a_turn = self._begin_to_wait(trap)
+            turns = self._begin_to_wait(trap)
             while True:
                 try:
                     answer = yield trap
@@ -182,9 +181,7 @@ class Exchange(Response, Listener):
                 else:
                     trap = steps.send(answer)
                 if turns:
-                    turns = turns - 1 if trap is a_turn else 0
-                    if not turns:
-                        self._get_in_line()
+                    turns = self._turns_left(trap, turns)
         except StopIteration:  # of a step that was the last
             pass
         except BaseException as error:
@@ -354,11 +351,6 @@ class Exchange(Response, Listener):
         return self.monitors.loop.token
 
     @property
-    def home(self) -> TaskGroup | None:
-        """Where a task can wait that may outlive the request, in its loop, while the application is up."""
-        return self._shutdown.home_in(self.loop)
-
-    @property
     def knows_its_loop(self) -> bool:
         """Whether `loop` can be asked for here: another thread has to wait until the application does."""
         return self._monitors is not None or self._thread == get_ident()
@@ -372,12 +364,11 @@ class Exchange(Response, Listener):
         """Return the time on the loop's clock, in seconds: events come from outside of tasks, too."""
         return self.monitors.loop.now()
 
-    def _begin_to_wait(self, trap: object) -> tuple[int, object]:
+    def _begin_to_wait(self, trap: object) -> int:
         """The application waits for something, for the first time.
 
         Returns:
-            How many turns of the loop it may still take until it has to `_get_in_line`, and what such a turn
-            looks like. It has to before if it waits for anything else.
+            How many turns of the loop it may still take before it has to `_get_in_line`.
         """
         monitors = self.monitors
         put_in_work_scope(self)
@@ -385,25 +376,28 @@ class Exchange(Response, Listener):
         monitors.began = monitors.loop.now()
         if self._outer is None:
             self._shutdown.ask_server(self._server_send)
-        a_turn = monitors.loop.turn
-        turns = TURNS if trap is a_turn and not self._cannot_wait() else 0
+        cannot_wait = self._course is not None or self._limit() < LONGEST
+        turns = TURNS if trap is monitors.loop.turn and not cannot_wait else 0
         if not turns:
-            self._get_in_line()
+            self._get_in_line(cannot_wait=cannot_wait)
         if self._cause is None and (cancelation := self._token.cancelation) is not None:
             self._cancelled(cancelation)  # another thread was not told where to call us
-        return turns, a_turn
+        return turns
 
-    def _get_in_line(self) -> None:
+    def _turns_left(self, trap: object, turns: int) -> int:
+        """The application waits again. Returns how many turns it may take now, as `_begin_to_wait` does."""
+        if trap is self.monitors.loop.turn and turns > 1:
+            return turns - 1
+        self._get_in_line(cannot_wait=self._course is not None)
+        return 0
+
+    def _get_in_line(self, *, cannot_wait: bool) -> None:
         """Be one of the crowd from now on."""
         monitors = self.monitors
         monitors.is_in_line = True
         is_answered = self._phase is Phase.COMPLETE
-        if crowd_of(monitors.loop).enter(self, cannot_wait=self._cannot_wait(), is_answered=is_answered):
+        if crowd_of(monitors.loop).enter(self, cannot_wait=cannot_wait, is_answered=is_answered):
             self.monitor()
-
-    def _cannot_wait(self) -> bool:
-        """Whether the time may be up before the crowd would look after the request."""
-        return self._course is not None or self._limit() < LONGEST
 
     def monitor(self) -> None:
         """See to it from now on that the client's leaving and the deadline are noticed. Called once."""

@@ -1,7 +1,7 @@
 """Cancel scopes that cost less than AnyIO's own, as long as nobody cancels them.
 
 Most requests are over before anything happens to them, and so is what they send. To enter three scopes
-for each would be the largest part of what this library costs them. So on asyncio only the place is noted,
+for each would be the largest part of what this library costs them. So only the place is noted,
 and the scope is put in there once it is needed, around all scopes that were opened since:
 
 * **Around the application**, when it waits for the first time, or somebody cancels it before. From then on
@@ -9,9 +9,12 @@ and the scope is put in there once it is needed, around all scopes that were ope
   are started in a first step, it is in a scope that this step has opened and still holds open.
 * **Around a message that is sent**, when somebody wants to cancel that: from outside, while the task waits.
 
-AnyIO has no public way to do that. This is the one module that knows how its scopes hang together, and
-it relies on that only after a look and a trial, once per process (`_put_in_works`). If AnyIO has changed,
-and on Trio, where a scope is a small part of what a request costs anyhow, the scope is entered at once.
+On Trio, tasks and threads remember no scopes, but where they are in a tree of them. So there, either is put
+in only when somebody wants to cancel it.
+
+AnyIO has no public way to do that, nor has Trio. This module alone knows how AnyIO's scopes hang together,
+and `_late_scope_trio` how Trio's do. Both are relied on only after a look and a trial, once per process
+(`_put_in_works`). If they have changed, the scope is entered at once.
 
 What is put in late differs in nothing from a scope that was entered at its place:
 
@@ -237,7 +240,8 @@ class EagerScope:
         self._scope.cancel(reason)
 
     def close(self, error: BaseException | None) -> bool:
-        return bool(self._scope.__exit__(*_exc_info(error))) and error is not None  # Trio's says so of none, too
+        is_caught = bool(self._scope.__exit__(*_exc_info(error)))
+        return is_caught and error is not None  # Trio's says yes then, too
 
 
 class NotedScope:

@@ -35,17 +35,17 @@ class Loop:
         self.now = thread_safe_clock(token)
         self.crowd: Crowd | None = None  #: its requests; see `_crowd.crowd_of`
         self.no_context = Context()  #: an empty one, for what the loop calls, and needs none
-        #: What a coroutine waits for, if it but gives the others a turn: on Trio, where most that wait do that.
-        self.turn: object = _no_turn if has_timers(token) else _turn_of_trio()
+        #: What a coroutine waits for that but gives others a turn, where most of them do that.
+        self.turn: object = _NO_TURN if has_timers(token) else _turn_of_trio()
 
 
-_no_turn = object()
+_NO_TURN = object()
 
 
 def _turn_of_trio() -> object:
     import trio
 
-    steps = trio.lowlevel.cancel_shielded_checkpoint()
+    steps = trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC105 (it is but looked at)
     turn: object = steps.send(None)
     steps.close()
     return turn

@@ -90,11 +90,6 @@ class Shutdown:
         if self.token.is_cancelled:
             self.token = self._new_token()
 
-    def home_in(self, loop: EventLoopToken) -> TaskGroup | None:
-        """Return where a task can wait, if the application is up, and in this event loop."""
-        is_here = self._loop is not None and self._loop.native_token is loop.native_token
-        return self.tasks if is_here else None
-
     def end(self) -> None:
         """Let go of the lifespan."""
         self._loop = None
