@@ -568,3 +568,87 @@ async def test_if_scopes_hang_together_otherwise_they_are_entered_as_before(
     scope.close(None)
 
     assert innermost() is before
+
+
+@pytest.mark.only_on("trio")
+async def test_if_scopes_of_trio_have_something_new_they_are_entered_as_before(monkeypatch: Any) -> None:
+    """
+    Or something less.
+    """
+    monkeypatch.setattr(_late_scope_trio, "_SCOPE", {*_late_scope_trio._SCOPE, "_novelty"})
+    monkeypatch.setattr(_late_scope, "_works_in_trio", None)
+
+    scope = enter_scope()
+
+    assert type(scope) is EagerScope
+    assert note_place() is None
+    scope.close(None)
+
+
+def test_without_an_event_loop_there_is_no_place() -> None:
+    """
+    Nor without Trio.
+    """
+    assert note_place() is None
+
+
+def test_without_trio_there_is_no_place(monkeypatch: Any) -> None:
+    """
+    It need not be installed.
+    """
+    monkeypatch.delitem(sys.modules, "hother.cancelable.asgi._late_scope_trio")
+    monkeypatch.delattr("hother.cancelable.asgi._late_scope_trio")
+    monkeypatch.setitem(sys.modules, "trio", None)
+    _late_scope._trio_part.cache_clear()
+    try:
+        assert note_place() is None
+    finally:
+        _late_scope._trio_part.cache_clear()
+
+
+# --- When it is too late, or the task has moved
+
+
+@opens
+async def test_who_cancels_it_once_it_was_left_cancels_nothing(opened: Open) -> None:
+    """
+    Least of all what the task does next.
+    """
+    before = innermost()
+    scope = opened()
+    scope.close(None)
+
+    scope.cancel("too late")
+    scope.deadline = anyio.current_time()
+    await anyio.sleep(1)
+
+    assert innermost() is before
+
+
+@pytest.mark.only_on("trio")
+@opens
+async def test_it_goes_with_its_task_into_another_nursery(opened: Open) -> None:
+    """
+    Who starts a task in a nursery moves it there once it has begun.
+    """
+    import trio
+
+    ended: list[str] = []
+    scopes: list[OpenScope] = []
+
+    async def serve(task_status: Any) -> None:
+        scopes.append(opened())
+        ended.append(await run_in(scopes[0], lambda: begin(task_status)))
+        await anyio.sleep(1)
+        ended.append("went on")
+
+    async def begin(task_status: Any) -> None:
+        task_status.started()
+        await anyio.sleep(HOUR)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve)
+        scopes[0].cancel()
+
+    assert ended == ["cancelled", "went on"]
+    assert anyio.current_time() == 1

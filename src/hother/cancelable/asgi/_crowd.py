@@ -157,8 +157,8 @@ def crowd_of(loop: Loop) -> Crowd:
 async def keep_time() -> None:
     """Do what timers would do for the crowd of this event loop, where that has none, until cancelled.
 
-    For a task of the application's. Else the requests start one, which the last of them has to end and to wait
-    for: that takes as long as to read.
+    For a task of the application's. Else the requests start one, and the last of them ends it and waits for
+    that, which takes as long as to read.
     """
     loop = this_loop()
     if not has_timers(loop.token):
