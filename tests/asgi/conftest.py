@@ -2,7 +2,7 @@
 
 * ``quiet``: few requests are open, and each is monitored as soon as it waits.
 * ``crowded``: each waits in line until it is monitored, if only for a moment here.
-* ``eager``: scopes are entered in the ordinary way, as with an AnyIO that has changed.
+* ``eager``: scopes are entered in the ordinary way, as with an AnyIO or a Trio that has changed.
 * ``taskless``: the server is of the kind that needs no task while it waits for the client; on asyncio only,
   for on Trio there is none.
 * ``taskless crowd``: both, for those tests that are about clients that leave.
@@ -64,6 +64,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(_crowd, "PATIENCE", 0.0)
     if way == "eager":
         monkeypatch.setattr(_late_scope, "_works", False)
+        monkeypatch.setattr(_late_scope, "_works_in_trio", False)
     if "taskless" in way:
         let_peers_need_no_task(monkeypatch)
     return way

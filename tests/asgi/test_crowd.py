@@ -25,7 +25,7 @@ from hother.cancelable.asgi import (
     _late_scope,
     _policy,
 )
-from hother.cancelable.asgi._crowd import FEW, LONGEST, PATIENCE
+from hother.cancelable.asgi._crowd import FEW, LONGEST, PATIENCE, TURNS
 from hother.cancelable.asgi._late_scope import note_place
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
 from tests.asgi_peer import ALL_HABITS, UVICORN, Habits, Peer
@@ -57,9 +57,16 @@ def crowded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(_crowd, "FEW", 0)
     if request.param == "eager crowd":
         monkeypatch.setattr(_late_scope, "_works", False)
+        monkeypatch.setattr(_late_scope, "_works_in_trio", False)
 
 
 crowds = pytest.mark.usefixtures("crowded")
+
+
+async def a_moment() -> None:
+    """Give others some turns, in which no time passes."""
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
 
 
 class Handler:
@@ -117,6 +124,98 @@ async def test_while_few_requests_are_open_each_is_monitored_at_once() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_a_request_that_but_takes_turns_is_not_monitored() -> None:
+    """
+    As those of Hypercorn's on Trio, where all that sends takes a turn. It is not for ever, though.
+    """
+    seen: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+            seen.append(peer.receiving)
+        for _ in range(TURNS):
+            await anyio.lowlevel.checkpoint()
+        seen.append(peer.receiving)
+        await send(START)
+        await send(LAST)
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert seen[-1] == 1
+    assert not any(seen[:3]) or note_place() is not None
+
+
+@pytest.mark.only_on("trio")
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_request_that_waits_after_some_turns_is_monitored_at_once(turns: int) -> None:
+    """
+    Its client's leaving ends it, and so does its deadline, which counts from its beginning.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(turns):
+            await anyio.lowlevel.checkpoint()
+        await handler(scope, receive, send)
+
+    handler = Handler()
+    peer = Peer()
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app))
+        await wait_all_tasks_blocked()
+        assert peer.receiving == 1
+        peer.disconnect()
+
+    assert handler.ended_at == 0
+
+
+async def test_a_thread_may_cancel_while_the_application_takes_turns() -> None:
+    """
+    It is told of the loop with the first of them.
+    """
+    ended: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.lowlevel.checkpoint()
+        thread = threading.Thread(target=scope[TOKEN_KEY].cancel)
+        thread.start()
+        thread.join()
+        await work(ended, "handler")
+
+    peer = Peer()
+    await peer.run(RequestCancelationMiddleware(app))
+
+    assert ended == ["handler"]
+    assert peer.status == 503
+
+
+async def test_a_last_message_is_handed_over_before_the_request_is_monitored() -> None:
+    """
+    If it gets stuck, it is abandoned once the client has left, and been given the time for answers.
+    """
+    steps: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(LAST)
+        steps.append(anyio.current_time())
+
+    async def stuck(message: Message) -> None:
+        if message == LAST:
+            await anyio.sleep(HOUR)
+
+    peer = Peer()
+    async with create_task_group() as tasks:
+        middleware = RequestCancelationMiddleware(app, answer_timeout=5)
+        tasks.start_soon(middleware, peer.scope, peer.receive, stuck)
+        await a_moment()
+        assert peer.receiving == 0
+        peer.disconnect()
+
+    assert steps == [pytest.approx(PATIENCE + 5)]
+
+
 # --- In a crowd
 
 
@@ -172,6 +271,69 @@ async def test_each_request_has_to_last_by_itself() -> None:
         tasks.cancel_scope.cancel()
 
     assert seen == [2, 3, 4, 5, 5]
+
+
+class Application(Handler):
+    """The same, with a lifespan that ends whenever it likes."""
+
+    def __init__(self, seconds: float = HOUR) -> None:
+        super().__init__(seconds)
+        self.is_up = anyio.Event()
+        self.may_end = anyio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        async with create_task_group() as tasks:
+            tasks.start_soon(self._listen, receive)
+            await a_moment()
+            self.is_up.set()
+            await self.may_end.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _listen(self, receive: Receive) -> None:
+        await receive()
+
+    async def run(self, middleware: Any) -> None:
+        """Run its lifespan."""
+        await middleware({"type": "lifespan", "state": {}}, anyio.sleep_forever, anyio.sleep)
+
+
+@crowds
+@pytest.mark.parametrize("ends_at", [None, 0.0, PATIENCE / 3])
+@pytest.mark.parametrize("applications", [1, 2])
+async def test_an_application_keeps_the_time_for_its_requests(
+    ends_at: float | None, applications: int
+) -> None:
+    """
+    On Trio, where there are no timers. When it ends before its requests, they help themselves.
+    """
+    apps = [Application() for _ in range(applications)]
+    middlewares = [RequestCancelationMiddleware(app) for app in apps]
+    peer = Peer()
+    async with create_task_group() as tasks:
+        for app, middleware in zip(apps, middlewares, strict=True):
+            tasks.start_soon(app.run, middleware)
+            await app.is_up.wait()
+        for _ in range(3):  # the alarm may ring for one that is over
+            short = Peer()
+            await short.run(RequestCancelationMiddleware(Handler(PATIENCE * 0.4)))
+            assert short.left_behind == []
+        assert anyio.current_time() == pytest.approx(PATIENCE * 1.2)
+        began = anyio.current_time()
+        tasks.start_soon(peer.run, middlewares[-1])
+        await a_moment()
+        peer.disconnect()
+        if ends_at is not None:
+            await anyio.sleep(ends_at)
+            apps[0].may_end.set()
+        await peer.until(lambda: peer.returned)
+        assert apps[-1].ended_at == pytest.approx(began + PATIENCE)
+        for app in apps:
+            app.may_end.set()
+
+    assert peer.left_behind == []
 
 
 @crowds

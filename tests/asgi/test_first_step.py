@@ -161,6 +161,36 @@ async def test_who_keeps_receive_of_a_request_that_never_asked_is_told_that_it_i
     assert [(await kept[0]())["type"] for _ in range(2)] == ["http.disconnect"] * 2
 
 
+async def test_a_cancel_while_a_failed_first_step_is_answered_interrupts_nothing_else() -> None:
+    """
+    The scope that was not needed by then is not put around what the server does next.
+    """
+    token = CancelationToken()
+    token.cancel()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        token.check()
+
+    peer = Peer()
+    peer.stall()
+    went_on_at: list[float] = []
+
+    async def serve() -> None:
+        await peer.run(RequestCancelationMiddleware(app, answer_timeout=5))
+        await anyio.sleep(1)
+        went_on_at.append(anyio.current_time())
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(serve)
+        await anyio.sleep(1)
+        peer.scope[TOKEN_KEY].cancel()
+        await anyio.sleep(1)
+        peer.release()
+
+    assert peer.status == 503
+    assert went_on_at == [3]
+
+
 @pytest.mark.parametrize("in_scope", [False, True])
 async def test_a_message_to_a_server_that_opens_no_scopes_can_be_interrupted(in_scope: bool) -> None:
     """

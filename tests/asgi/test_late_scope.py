@@ -10,17 +10,26 @@ from typing import Any
 import anyio
 import pytest
 from anyio import CancelScope, create_task_group, to_thread, wait_all_tasks_blocked
+from anyio.lowlevel import current_token
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hother.cancelable import Cancelable
-from hother.cancelable.asgi import _late_scope
+from hother.cancelable._core._wakeup import call_at
+from hother.cancelable.asgi import _late_scope, _late_scope_trio
 from hother.cancelable.asgi._late_scope import EagerScope, NotedScope, OpenScope, note_place
 from tests.sweep import cancelling_at
 
 HOUR = 3600.0
 
-pytestmark = pytest.mark.only_on("asyncio")
+
+def is_trio() -> bool:
+    return not hasattr(current_token().native_token, "call_at")
+
+
+def later(seconds: float, function: Callable[..., object], *args: Any) -> None:
+    """Have the loop call *function*, as neither of its tasks."""
+    call_at(current_token(), anyio.current_time() + seconds, function, *args)
 
 
 def noted() -> OpenScope:
@@ -52,6 +61,10 @@ async def run_in(scope: OpenScope, work: Callable[[], Awaitable[object]]) -> str
 
 
 def innermost() -> Any:
+    if is_trio():
+        import trio
+
+        return trio.lowlevel.current_task()._cancel_status
     from anyio._backends import _asyncio
 
     state = _asyncio._task_states.get(asyncio.current_task())  # type: ignore[arg-type]
@@ -99,14 +112,14 @@ async def test_a_cancel_from_outside_stops_all_that_runs_in_it(opened: Open, wor
     """
     before = innermost()
     scope = opened()
-    asyncio.get_running_loop().call_later(1, scope.cancel, "enough")
+    later(1, scope.cancel, "enough")
 
     assert await run_in(scope, work) == "cancelled"
 
     assert anyio.current_time() == 1
     assert scope.cancel_called
     assert innermost() is before
-    if sys.version_info >= (3, 11):
+    if sys.version_info >= (3, 11) and not is_trio():
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0
@@ -120,8 +133,7 @@ async def test_a_deadline_that_is_set_from_outside_stops_it(opened: Open, work: 
     And what runs in it can see when that will be.
     """
     scope = opened()
-    loop = asyncio.get_running_loop()
-    loop.call_later(1, setattr, scope, "deadline", 5.0)
+    later(1, setattr, scope, "deadline", 5.0)
 
     assert await run_in(scope, work) == "cancelled"
 
@@ -139,7 +151,7 @@ async def test_what_is_around_it_goes_through_it(opened: Open, work: Any) -> Non
         with anyio.move_on_after(2) as around:
             scope = opened()
             call = scope.cancel if cancelled_too else (lambda: setattr(scope, "deadline", 1e9))  # noqa: B023
-            asyncio.get_running_loop().call_at(started_at + (2 if cancelled_too else 1), call)
+            later(2 if cancelled_too else 1, call)
             await run_in(scope, work)
         assert around.cancelled_caught or cancelled_too
         assert anyio.current_time() == started_at + 2
@@ -153,7 +165,7 @@ async def test_it_can_be_cancelled_before_its_deadline(opened: Open) -> None:
     scope = opened()
     scope.deadline = 20.0
     scope.deadline = min(scope.deadline, 10.0)
-    asyncio.get_running_loop().call_later(1, scope.cancel)
+    later(1, scope.cancel)
 
     assert await run_in(scope, wait_in_task_group) == "cancelled"
     assert anyio.current_time() == 1
@@ -174,7 +186,7 @@ async def test_a_shield_within_it_holds(opened: Open) -> None:
         steps.append("more")
 
     scope = opened()
-    asyncio.get_running_loop().call_later(1, scope.cancel)
+    later(1, scope.cancel)
 
     assert await run_in(scope, work) == "cancelled"
     assert steps == ["shielded"]
@@ -197,7 +209,7 @@ async def test_it_cancels_again_and_again(opened: Open) -> None:
         await anyio.sleep(HOUR)
 
     scope = opened()
-    asyncio.get_running_loop().call_later(1, scope.cancel)
+    later(1, scope.cancel)
 
     assert await run_in(scope, work) == "cancelled"
     assert interruptions == [1, 1, 1]
@@ -221,7 +233,7 @@ async def test_errors_beside_its_cancelation_leave_it(opened: Open) -> None:
             tasks.start_soon(anyio.sleep, HOUR)
 
     scope = opened()
-    asyncio.get_running_loop().call_later(1, scope.cancel)
+    later(1, scope.cancel)
 
     with pytest.raises(BaseException) as raised:  # noqa: PT011
         await run_in(scope, work)
@@ -230,6 +242,7 @@ async def test_errors_beside_its_cancelation_leave_it(opened: Open) -> None:
 
 
 @opens
+@pytest.mark.only_on("asyncio")
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio does not count cancels before")
 @pytest.mark.parametrize("first", ["native", "ours", "native, long before"])
 async def test_a_native_cancel_beside_its_own_is_not_swallowed(opened: Open, first: str) -> None:
@@ -280,9 +293,8 @@ async def test_scopes_of_one_place_lie_in_the_order_of_the_notes(
     caught: list[str] = []
 
     async def work() -> None:
-        loop = asyncio.get_running_loop()
         for number in order:
-            loop.call_later(1, setattr, scopes[number], "deadline", 10 if number == caught_by else 20)
+            later(1, setattr, scopes[number], "deadline", 10 if number == caught_by else 20)
         async with create_task_group() as tasks:
             tasks.start_soon(wait)
 
@@ -314,12 +326,13 @@ async def test_a_thread_is_waited_for(opened: Open) -> None:
         await anyio.sleep(HOUR)
 
     scope = opened()
-    asyncio.get_running_loop().call_later(0.01, scope.cancel)
+    later(0.01, scope.cancel)
 
     assert await run_in(scope, in_thread) == "cancelled"
     assert done == ["thread"]
 
 
+@pytest.mark.only_on("asyncio")
 async def test_nobody_notices_a_scope_that_nobody_cancels() -> None:
     """
     What AnyIO knows of the task stays as it was, and nothing is kept.
@@ -348,7 +361,7 @@ async def test_nobody_notices_a_scope_that_nobody_cancels() -> None:
         assert not around._child_scopes
 
 
-# --- Against AnyIO's own
+# --- Against those that are entered
 
 Program = list[Any]
 
@@ -407,7 +420,35 @@ async def play(  # noqa: C901 (one case for each word of the programs)
     log.append(f"{kind} done at {anyio.current_time()}")
 
 
-@given(programs, st.integers(1, 8), st.sampled_from(["cancel", "deadline", "native"]))
+async def played(program: Program, number: int, how: str, opened: Open, log: list[str]) -> None:
+    """Run a program in a scope that is interrupted at one of the checkpoints."""
+    scope: OpenScope = opened()
+    task = None if is_trio() else asyncio.current_task()
+
+    def interrupt() -> None:
+        if how == "native":
+            assert task is not None
+            task.cancel()
+        elif how == "cancel":
+            scope.cancel()
+        else:
+            scope.deadline = anyio.current_time() + 0.5
+
+    async def work() -> None:
+        await cancelling_at(number, interrupt, play(program, log, opened))
+
+    log.append(await run_in(scope, work))
+    if sys.version_info >= (3, 11) and task is not None:
+        assert task.cancelling() == 0
+    await anyio.sleep(1)
+    log.append("behind")
+
+
+numbers = st.integers(1, 8)
+
+
+@pytest.mark.only_on("asyncio")
+@given(programs, numbers, st.sampled_from(["cancel", "deadline", "native"]))
 @settings(max_examples=150)
 async def test_programs_end_as_in_scopes_of_anyio(program: Program, number: int, how: str) -> None:
     """
@@ -417,32 +458,34 @@ async def test_programs_end_as_in_scopes_of_anyio(program: Program, number: int,
     for opened in (EagerScope, noted, enter_scope):
         log: list[str] = []
         start = anyio.current_time()
-
-        async def serve(opened: Any = opened, log: list[str] = log) -> None:
-            scope: OpenScope = opened()
-            task = asyncio.current_task()
-            assert task is not None
-
-            def interrupt() -> None:
-                if how == "native":
-                    task.cancel()
-                elif how == "cancel":
-                    scope.cancel()
-                else:
-                    scope.deadline = anyio.current_time() + 0.5
-
-            async def work() -> None:
-                await cancelling_at(number, interrupt, play(program, log, opened))
-
-            log.append(await run_in(scope, work))
-            if sys.version_info >= (3, 11):
-                assert task.cancelling() == 0
-            await anyio.sleep(1)
-            log.append("behind")
-
-        task = asyncio.create_task(serve())
+        task = asyncio.create_task(played(program, number, how, opened, log))
         await asyncio.wait([task])
         log.append(f"{task.cancelled()} {anyio.current_time() - start}")
+        logs.append([line if " at " not in line else _relative(line, start) for line in log])
+
+    assert logs[1] == logs[0]
+    assert logs[2] == logs[0]
+
+
+@pytest.mark.only_on("trio")
+@given(programs, numbers, st.sampled_from(["cancel", "deadline"]))
+@settings(max_examples=150)
+async def test_programs_end_as_in_scopes_of_trio(program: Program, number: int, how: str) -> None:
+    """
+    Likewise. Tasks that could run next do so in any order there: in the same one each time, for once.
+    """
+    from trio._core import _run
+
+    logs: list[list[str]] = []
+    for opened in (EagerScope, noted, enter_scope):
+        _run._r.seed(number)
+        log: list[str] = []
+        start = anyio.current_time()
+        try:
+            await played(program, number, how, opened, log)
+        except BaseException as error:
+            log.append(f"left with {type(error).__name__}")
+        log.append(f"over {anyio.current_time() - start}")
         logs.append([line if " at " not in line else _relative(line, start) for line in log])
 
     assert logs[1] == logs[0]
@@ -454,9 +497,10 @@ def _relative(line: str, start: float) -> str:
     return f"{what} {float(when) - start:g}"
 
 
-# --- If AnyIO has changed
+# --- If AnyIO or Trio has changed
 
 
+@pytest.mark.only_on("asyncio")
 async def test_if_scopes_have_something_new_they_are_entered_as_before(monkeypatch: Any) -> None:
     """
     What we do not know of we cannot copy.
@@ -483,6 +527,7 @@ async def test_if_scopes_have_something_new_they_are_entered_as_before(monkeypat
     scope.close(None)
 
 
+@pytest.mark.only_on("asyncio")
 async def test_what_was_found_out_is_not_asked_again() -> None:
     """
     By other threads, which were about to.
@@ -513,11 +558,97 @@ async def test_if_scopes_hang_together_otherwise_they_are_entered_as_before(
     if answer == "deadline":
         monkeypatch.setattr(anyio, "current_effective_deadline", lambda: 17.0)
     else:
-        monkeypatch.setattr(_late_scope, "_neighbours", lambda *place: (None, None))
+        module = _late_scope_trio if is_trio() else _late_scope
+        monkeypatch.setattr(module, "_neighbours", lambda *place: (None, None))
     monkeypatch.setattr(_late_scope, "_works", None)
+    monkeypatch.setattr(_late_scope, "_works_in_trio", None)
 
     scope = enter_scope()
     assert type(scope) is EagerScope
     scope.close(None)
 
     assert innermost() is before
+
+
+@pytest.mark.only_on("trio")
+async def test_if_scopes_of_trio_have_something_new_they_are_entered_as_before(monkeypatch: Any) -> None:
+    """
+    Or something less.
+    """
+    monkeypatch.setattr(_late_scope_trio, "_SCOPE", {*_late_scope_trio._SCOPE, "_novelty"})
+    monkeypatch.setattr(_late_scope, "_works_in_trio", None)
+
+    scope = enter_scope()
+
+    assert type(scope) is EagerScope
+    assert note_place() is None
+    scope.close(None)
+
+
+def test_without_an_event_loop_there_is_no_place() -> None:
+    """
+    Nor without Trio.
+    """
+    assert note_place() is None
+
+
+def test_without_trio_there_is_no_place(monkeypatch: Any) -> None:
+    """
+    It need not be installed.
+    """
+    monkeypatch.delitem(sys.modules, "hother.cancelable.asgi._late_scope_trio")
+    monkeypatch.delattr("hother.cancelable.asgi._late_scope_trio")
+    monkeypatch.setitem(sys.modules, "trio", None)
+    _late_scope._trio_part.cache_clear()
+    try:
+        assert note_place() is None
+    finally:
+        _late_scope._trio_part.cache_clear()
+
+
+# --- When it is too late, or the task has moved
+
+
+@opens
+async def test_who_cancels_it_once_it_was_left_cancels_nothing(opened: Open) -> None:
+    """
+    Least of all what the task does next.
+    """
+    before = innermost()
+    scope = opened()
+    scope.close(None)
+
+    scope.cancel("too late")
+    scope.deadline = anyio.current_time()
+    await anyio.sleep(1)
+
+    assert innermost() is before
+
+
+@pytest.mark.only_on("trio")
+@opens
+async def test_it_goes_with_its_task_into_another_nursery(opened: Open) -> None:
+    """
+    Who starts a task in a nursery moves it there once it has begun.
+    """
+    import trio
+
+    ended: list[str] = []
+    scopes: list[OpenScope] = []
+
+    async def serve(task_status: Any) -> None:
+        scopes.append(opened())
+        ended.append(await run_in(scopes[0], lambda: begin(task_status)))
+        await anyio.sleep(1)
+        ended.append("went on")
+
+    async def begin(task_status: Any) -> None:
+        task_status.started()
+        await anyio.sleep(HOUR)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve)
+        scopes[0].cancel()
+
+    assert ended == ["cancelled", "went on"]
+    assert anyio.current_time() == 1

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 _LOOP_MACHINERY = frozenset(
     {"anyio", "asyncio", "concurrent", "outcome", "selectors", "sniffio", "trio", "uvloop"}
 )
-_OWN_MACHINERY = "hother.cancelable.asgi._late_scope"  # it puts scopes in: not to be interrupted for more
+_OWN_MACHINERY = frozenset(  # these put scopes in: not to be interrupted for more
+    {"hother.cancelable.asgi._late_scope", "hother.cancelable.asgi._late_scope_trio"}
+)
 _HOMES_OF_INTERRUPT_HANDLERS = frozenset(
     {"asyncio.runners", "anyio._backends._asyncio", "trio._core._ki"}  # AnyIO's: below Python 3.11
 )
@@ -280,4 +282,4 @@ def _is_of_a_task(frame: FrameType | None) -> bool:
 
 @lru_cache(1024)  # a cancelation that reaches ten thousand blocks looks at the same few modules each time
 def _is_machinery(module: object) -> bool:
-    return str(module).partition(".")[0] in _LOOP_MACHINERY or module == _OWN_MACHINERY
+    return str(module).partition(".")[0] in _LOOP_MACHINERY or module in _OWN_MACHINERY

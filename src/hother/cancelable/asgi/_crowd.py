@@ -4,6 +4,7 @@ A monitor costs as much as the rest of a short request, and most requests are ov
 are open that does not matter: a request is monitored as soon as it waits for something. In a crowd, it is
 monitored once it has lasted for `PATIENCE` seconds, or longer if the loop has so much to do that its
 timers are late: then requests last because they wait for each other, and monitors would make that worse.
+So is one that waits only because its last message is being handed over: it is about to be over.
 If a client leaves before, that is seen then; who cancels a token is heard at any time.
 """
 
@@ -13,9 +14,10 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
 from anyio.lowlevel import EventLoopToken
 
-from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn
+from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn, this_loop
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -25,6 +27,12 @@ FEW = 8
 
 PATIENCE = 0.025
 """How long the others must last, in seconds."""
+
+TURNS = 16
+"""How many turns of the loop a request of Trio's may take without being counted, if it waits for no more.
+
+Whoever sends there takes a turn, even if nothing is in the way; a response of Hypercorn's takes eight.
+"""
 
 LATENESS = 4.0
 """How much longer they must last, in units of how late the timer is."""
@@ -36,30 +44,36 @@ LONGEST = 1.0
 class Crowd:
     """The requests of one event loop that wait for something."""
 
-    __slots__ = ("_alarm", "_due", "_heirs", "_open", "_young")
+    __slots__ = ("_alarm", "_due", "_heirs", "_keeping", "_open", "_wanted", "_young")
 
     def __init__(self) -> None:
         self._open = 0
         self._young: dict[Exchange, float] = {}  # since when they wait, the oldest first
         self._alarm: Pending | None = None  # the one timer, set for the young ones ...
         self._due = 0.0  # ... when it rings ...
-        self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task
+        self._heirs: list[Exchange] = []  # ... and who waits for its end, if it is a task of its own
+        self._keeping: anyio.Lock | None = None  # held by the one task that rings in its place ...
+        self._wanted: anyio.Event | None = None  # ... and what that waits for, while there is one
 
-    def enter(self, exchange: Exchange, now: float, *, cannot_wait: bool) -> bool:
-        """Take note of a request that begins to wait. Returns whether it is to be monitored at once."""
+    def enter(self, exchange: Exchange, *, cannot_wait: bool, is_answered: bool) -> bool:
+        """Take note of a request that waits. Returns whether it is to be monitored at once.
+
+        One that has been answered need not: what its client's leaving would end is a last message that
+        has got stuck, which takes its time.
+        """
         self._open += 1
-        if self._open <= FEW or cannot_wait:
+        if cannot_wait or (self._open <= FEW and not is_answered):
             return True
-        self._young[exchange] = now
+        now = self._young[exchange] = exchange.now()
         if self._alarm is None:
-            self._set_alarm(exchange.loop, now + PATIENCE)
+            self._set_alarm(exchange, now + PATIENCE)
         return False
 
     def leave(self, exchange: Exchange) -> None:
         """Take note that a request is over."""
         self._open -= 1
         self._young.pop(exchange, None)
-        if self._open or self._alarm is None:
+        if self._open or self._alarm is None or self._alarm is _KEPT:
             return  # the timer is for whoever comes next: to take it back and set it for each takes longer
         self._alarm.cancel()
         self._alarm = None
@@ -76,16 +90,22 @@ class Crowd:
             now = exchange.now()
             patience = min(max(patience, PATIENCE + LATENESS * (now - self._due)), LONGEST)
             if now < since + patience:
-                self._set_alarm(exchange.loop, since + patience)
+                self._set_alarm(exchange, since + patience)
                 return
             del self._young[exchange]
             exchange.monitor()
 
-    def _set_alarm(self, loop: EventLoopToken, when: float) -> None:
+    def _set_alarm(self, exchange: Exchange, when: float) -> None:
         self._due = when
-        if has_timers(loop):
-            self._alarm = call_at(loop, when, self._promote, Context())
-            return
+        if has_timers(exchange.loop):
+            self._alarm = call_at(exchange.loop, when, self._promote, Context())
+        elif self._wanted is not None:
+            self._alarm = _KEPT
+            self._wanted.set()
+        else:
+            self._start_alarm(exchange.loop)
+
+    def _start_alarm(self, loop: EventLoopToken) -> None:
         heirs: list[Exchange] = []
         self._heirs = heirs
 
@@ -93,7 +113,38 @@ class Crowd:
             while heirs:
                 heirs.pop().monitors.one_ended(None)
 
-        self._alarm = spawn(loop, partial(sleep_and_call, when, self._promote), Context(), end)
+        self._alarm = spawn(loop, partial(sleep_and_call, self._due, self._promote), Context(), end)
+
+    async def keep_time(self, loop: Loop) -> None:
+        """Ring when an alarm is due, until cancelled. If several do, the others wait for their turn.
+
+        Args:
+            loop: Whose crowd it is: else it might be gone with the last request, and the next begin anew.
+        """
+        self._keeping = self._keeping or anyio.Lock()
+        async with self._keeping:
+            self._wanted = anyio.Event()
+            try:
+                while True:
+                    await self._wanted.wait()
+                    self._wanted = anyio.Event()
+                    await sleep_and_call(self._due, self._promote)
+            finally:
+                self._wanted = None
+                if self._alarm is _KEPT:
+                    self._alarm = None
+                    if self._young:
+                        self._start_alarm(loop.token)
+
+
+class _Kept:
+    """An alarm that rings, whoever still waits for it."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+_KEPT = _Kept()
 
 
 def crowd_of(loop: Loop) -> Crowd:
@@ -101,3 +152,14 @@ def crowd_of(loop: Loop) -> Crowd:
     if loop.crowd is None:
         loop.crowd = Crowd()
     return loop.crowd
+
+
+async def keep_time() -> None:
+    """Do what timers would do for the crowd of this event loop, where that has none, until cancelled.
+
+    For a task of the application's. Else the requests start one, and the last of them ends it and waits for
+    that, which takes as long as to read.
+    """
+    loop = this_loop()
+    if not has_timers(loop.token):
+        await crowd_of(loop).keep_time(loop)

@@ -31,9 +31,18 @@ from .._core._report import report
 from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon
 from ._course import Course
-from ._crowd import LONGEST, crowd_of
+from ._crowd import LONGEST, TURNS, crowd_of
 from ._current import current
-from ._late_scope import EagerScope, OpenScope, make_work_scope, note_place, put_in_work_scope
+from ._late_scope import (
+    EagerScope,
+    OpenScope,
+    can_note_waits,
+    close_work_scope,
+    loop_of,
+    make_work_scope,
+    note_place,
+    put_in_work_scope,
+)
 from ._loops import Pending, this_loop
 from ._monitors import Monitors
 from ._options import Options
@@ -137,7 +146,7 @@ class Exchange(Response, Listener):
         self._monitors: Monitors | None = None
         token = self._token = self._token_in_another() if self._is_nested else CancelationToken()
         place = self._place = note_place()  # of the scope around the application, and that once it is needed:
-        self._sender = None if place and opens_no_scopes(send) else self._ask_server()
+        self._sender = None if opens_no_scopes(send) and can_note_waits(place) else self._ask_server()
         self._work_scope: OpenScope | None = None if place else EagerScope()  # from here on, nothing may fail
         token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         if self._is_nested and self._outer is not None:
@@ -174,7 +183,7 @@ class Exchange(Response, Listener):
         """
         answer = interruption = None
         try:
-            self._begin_to_wait()
+            turns = self._begin_to_wait(trap)
             while True:
                 try:
                     answer = yield trap
@@ -187,6 +196,8 @@ class Exchange(Response, Listener):
                     break
                 else:
                     trap = steps.send(answer)
+                if turns:
+                    turns = self._turns_left(trap, turns)
         except StopIteration:  # of a step that was the last
             pass
         except BaseException as error:
@@ -265,7 +276,7 @@ class Exchange(Response, Listener):
 
     def _application_ended(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
         try:
-            if self._work.close(self._error):
+            if close_work_scope(self, self._error):
                 self._error = None
         except BaseException as remaining:  # of a group in which there was our cancelation, too
             if not self._is_closed:  # from another task, perhaps: then the scope complains
@@ -281,8 +292,8 @@ class Exchange(Response, Listener):
         self._token._owner = None
         if self._course is not None:
             self._course.end()
-        if self.began < inf:
-            crowd_of(self.monitors.loop).leave(self)
+        if self._monitors is not None and self._monitors.is_in_line:
+            crowd_of(self._monitors.loop).leave(self)
         if self._reader is not None:
             self._reader.stop()
         self.stop_reading()
@@ -352,8 +363,7 @@ class Exchange(Response, Listener):
     def monitors(self) -> Monitors:
         """What works for the request. Before the application waits, only its own thread may ask."""
         if self._monitors is None:
-            place = self._place
-            monitors = Monitors(this_loop(None if place is None else place[0].get_loop()))
+            monitors = Monitors(this_loop(loop_of(self._place)))
             self._monitors = self._monitors or monitors  # of a signal handler that was here meanwhile
         return self._monitors
 
@@ -376,18 +386,39 @@ class Exchange(Response, Listener):
         """Return the time on the loop's clock, in seconds: events come from outside of tasks, too."""
         return self.monitors.loop.now()
 
-    def _begin_to_wait(self) -> None:
-        """The application waits for something, for the first time."""
+    def _begin_to_wait(self, trap: object) -> int:
+        """The application waits for something, for the first time.
+
+        Returns:
+            How many turns of the loop it may still take before it has to `_get_in_line`.
+        """
         monitors = self.monitors
         put_in_work_scope(self)
         self._take_off()
         monitors.context = copy_context()
-        monitors.began = now = monitors.loop.now()
+        monitors.began = monitors.loop.now()
         cannot_wait = self._course is not None or self._limit() < LONGEST
-        if crowd_of(monitors.loop).enter(self, now, cannot_wait=cannot_wait):
-            self.monitor()
+        turns = TURNS if trap is monitors.loop.turn and not cannot_wait else 0
+        if not turns:
+            self._get_in_line(cannot_wait=cannot_wait)
         if self._cause is None and (cancelation := self._token.cancelation) is not None:
             self._cancelled(cancelation)  # another thread was not told where to call us
+        return turns
+
+    def _turns_left(self, trap: object, turns: int) -> int:
+        """The application waits again. Returns how many turns it may take now, as `_begin_to_wait` does."""
+        if trap is self.monitors.loop.turn and turns > 1:
+            return turns - 1
+        self._get_in_line(cannot_wait=self._course is not None)
+        return 0
+
+    def _get_in_line(self, *, cannot_wait: bool) -> None:
+        """Be one of the crowd from now on."""
+        monitors = self.monitors
+        monitors.is_in_line = True
+        is_answered = self._phase is Phase.COMPLETE
+        if crowd_of(monitors.loop).enter(self, cannot_wait=cannot_wait, is_answered=is_answered):
+            self.monitor()
 
     def monitor(self) -> None:
         """See to it from now on that the client's leaving and the deadline are noticed. Called once."""

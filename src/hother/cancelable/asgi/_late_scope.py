@@ -1,7 +1,7 @@
 """Cancel scopes that cost less than AnyIO's own, as long as nobody cancels them.
 
 Most requests are over before anything happens to them, and so is what they send. To enter three scopes
-for each would be the largest part of what this library costs them. So on asyncio only the place is noted,
+for each would be the largest part of what this library costs them. So only the place is noted,
 and the scope is put in there once it is needed, around all scopes that were opened since:
 
 * **Around the application**, when it waits for the first time, or somebody cancels it before. From then on
@@ -9,9 +9,12 @@ and the scope is put in there once it is needed, around all scopes that were ope
   are started in a first step, it is in a scope that this step has opened and still holds open.
 * **Around a message that is sent**, when somebody wants to cancel that: from outside, while the task waits.
 
-AnyIO has no public way to do that. This is the one module that knows how its scopes hang together, and
-it relies on that only after a look and a trial, once per process (`_put_in_works`). If AnyIO has changed,
-and on Trio, where a scope is a small part of what a request costs anyhow, the scope is entered at once.
+On Trio, tasks and threads remember no scopes, but where they are in a tree of them. So there, either is put
+in only when somebody wants to cancel it.
+
+AnyIO has no public way to do that, nor has Trio. This module alone knows how AnyIO's scopes hang together,
+and `_late_scope_trio` how Trio's do. Both are relied on only after a look and a trial, once per process
+(`_put_in_works`). If they have changed, the scope is entered at once.
 
 What is put in late differs in nothing from a scope that was entered at its place:
 
@@ -84,7 +87,8 @@ if sys.version_info < (3, 11):
 else:  # how often a task was cancelled natively, as far as it keeps count
     _native_cancels: Callable[[Any], int] = methodcaller("cancelling")
 
-_works: bool | None = None  # whether scopes can be put in; not known before the first use
+_works: bool | None = None  # whether scopes can be put in; not known before the first use ...
+_works_in_trio: bool | None = None  # ... of either backend
 _lock = Lock()
 _next_serial = count().__next__
 _new: Any = object.__new__  # AnyIO's own asks for the backend, and nothing else
@@ -94,22 +98,33 @@ _forget: Any = None  # ... what takes those of dead tasks away ...
 _scope_type: Any = None  # ... and its class of scopes, with what we add
 
 
-Place: TypeAlias = tuple[Any, Any, int, int] | None
-"""Where a scope could lie: the task, the scope around, a number that tells in which order scopes of one
-place were noted, and how often the task was cancelled natively; ``None`` where none can be put in later."""
+Place: TypeAlias = tuple[Any, Any, int, "int | None"] | None
+"""Where a scope could lie: the task, the scope around (on Trio, its status), a number that tells in which
+order scopes of one place were noted, and how often the task was cancelled natively, which is nothing that
+Trio knows of; ``None`` where none can be put in later."""
 
 
 def note_place() -> Place:
     """Note where this task is, for a scope that may have to be opened here a step later.
 
     As long as it is not, whatever is started in it must be in a scope that was opened since, or be over soon.
+    On Trio anything may be, for as long as it likes.
     """
-    loop = _get_running_loop()  # on Trio there is none, and `current_task()` would raise, which takes long
-    task = None if loop is None else current_task(loop)
-    if task is None or not (_works or (_works is None and _put_in_works(task))):
-        return None
+    loop = _get_running_loop()
+    if loop is None:  # as on Trio
+        return _note_place_in_trio()
+    task = current_task(loop)
+    return _note_place(task) if task is not None and (_works or _put_in_works(task)) else None
+
+
+def _note_place(task: Task[Any]) -> Place:
     state = _states.get(ref(task))
     return task, None if state is None else state.cancel_scope, _next_serial(), _native_cancels(task)
+
+
+def can_note_waits(place: Place) -> bool:
+    """Whether `note_wait` works where that place is: not on Trio."""
+    return place is not None and place[3] is not None
 
 
 this_task = current_task
@@ -133,6 +148,30 @@ def _is_being_cancelled(task: Any) -> bool:
     return bool(task._must_cancel or (waiter is not None and waiter.cancelled()))
 
 
+def _note_place_in_trio() -> Place:
+    trio_part = _trio_part()
+    task = None if trio_part is None else trio_part.this_task()
+    if task is not None and (_works_in_trio or _put_in_works_in_trio(task)):
+        return task, task._cancel_status, _next_serial(), None
+    return None
+
+
+def loop_of(place: Place) -> object:
+    """Return the backend's own object for the event loop of a place, which runs here; ``None`` if unknown."""
+    if place is None:
+        return None
+    return _trio_part().current_trio_token() if place[3] is None else place[0].get_loop()
+
+
+@lru_cache
+def _trio_part() -> Any:
+    try:
+        from . import _late_scope_trio
+    except ImportError:  # it is not installed
+        return None
+    return _late_scope_trio
+
+
 class Worker(Protocol):
     """Who has a scope, or a place for one."""
 
@@ -145,18 +184,52 @@ class Worker(Protocol):
 
 def make_work_scope(worker: Worker) -> OpenScope:
     """Make the scope of a worker that has but noted its place, if it is not there yet."""
-    scope = worker._work_scope or NotedScope(*cast("tuple[Any, Any, int, int]", worker._place))
+    scope = worker._work_scope or NotedScope(*cast("tuple[Any, Any, int, int | None]", worker._place))
     worker._work_scope, worker._place = scope, None
     return scope
 
 
 def put_in_work_scope(worker: Worker) -> None:
-    """Have the scope of a worker be there from now on."""
+    """Have the scope of a worker be there from now on, on asyncio. On Trio it need not."""
     scope = worker._work_scope
     if isinstance(scope, NotedScope):
         worker._work_scope = scope.put_in()
     elif scope is None:
-        worker._work_scope, worker._place = _put_in(*cast("tuple[Any, Any, int, int]", worker._place)), None
+        place = cast("tuple[Any, Any, int, int | None]", worker._place)
+        if place[3] is not None:
+            worker._work_scope, worker._place = _put_in(*place), None
+
+
+def close_work_scope(worker: Worker, error: BaseException | None) -> bool:
+    """Leave the scope of a worker with *error*, as its `close` does. One that is not there will never be."""
+    if worker._work_scope is None:
+        worker._work_scope, worker._place = _NEVER_OPENED, None
+    return worker._work_scope.close(error)
+
+
+class _NeverOpened:
+    """A scope that was left before anybody needed it: whoever comes now is too late."""
+
+    __slots__ = ()
+
+    cancel_called = False
+
+    @property
+    def deadline(self) -> float:
+        return inf
+
+    @deadline.setter
+    def deadline(self, value: float) -> None:
+        pass
+
+    def cancel(self, reason: str | None = None) -> None:
+        pass
+
+    def close(self, error: BaseException | None) -> bool:
+        return False
+
+
+_NEVER_OPENED = _NeverOpened()
 
 
 class EagerScope:
@@ -164,10 +237,12 @@ class EagerScope:
 
     __slots__ = ("_scope",)
 
-    def __init__(self) -> None:
-        # Trio's own where it is Trio that runs here (not as a guest of asyncio): AnyIO's would call that.
-        self._scope: Any = (anyio.CancelScope if _get_running_loop() is not None else _trio_scope())()
-        self._scope.__enter__()
+    def __init__(self, entered: Any = None) -> None:
+        self._scope = entered
+        if entered is None:
+            # Trio's own where it is Trio that runs here (not as a guest of asyncio): AnyIO's would call that.
+            self._scope = (anyio.CancelScope if _get_running_loop() is not None else _trio_scope())()
+            self._scope.__enter__()
 
     @property
     def cancel_called(self) -> bool:
@@ -185,15 +260,16 @@ class EagerScope:
         self._scope.cancel(reason)
 
     def close(self, error: BaseException | None) -> bool:
-        return bool(self._scope.__exit__(*_exc_info(error)))
+        is_caught = bool(self._scope.__exit__(*_exc_info(error)))
+        return is_caught and error is not None  # Trio's says yes then, too
 
 
 class NotedScope:
-    """The place of a scope in a task of asyncio, and the scope, once it is put in."""
+    """The place of a scope in a task, and the scope, once it is put in."""
 
     __slots__ = ("_cancels", "_outside", "_scope", "_serial", "_task")
 
-    def __init__(self, task: Task[Any], outside: Any, serial: int, cancels: int) -> None:
+    def __init__(self, task: Any, outside: Any, serial: int, cancels: int | None) -> None:
         self._task = task
         self._outside = outside
         self._serial = serial
@@ -216,7 +292,9 @@ class NotedScope:
         self.put_in().cancel(reason)
 
     def close(self, error: BaseException | None) -> bool:
-        return self._scope is not None and bool(self._scope.close(error))
+        if self._scope is None:
+            self._scope = _NEVER_OPENED
+        return bool(self._scope.close(error))
 
     def put_in(self) -> OpenScope:
         """Have the scope be there from now on, and return it."""
@@ -225,8 +303,10 @@ class NotedScope:
         return self._scope  # type: ignore[no-any-return]
 
 
-def _put_in(task: Task[Any], around: Any, serial: int, cancels: int) -> Any:
+def _put_in(task: Any, around: Any, serial: int, cancels: int | None) -> Any:
     """Do what entering a scope would have done at a place and a time."""
+    if cancels is None:
+        return EagerScope(_trio_part().put_in(task, around, serial))
     state = _states.get(ref(task))
     outside, inside = _neighbours(None if state is None else state.cancel_scope, around, serial)
     scope = _new(_scope_type)
@@ -347,16 +427,28 @@ def _put_in_works(task: Task[Any]) -> bool:
     global _works  # noqa: PLW0603 (found out once, and asked at every step of every request)
     with _lock:
         if _works is None:
-            try:
-                _works = _looks_as_known(task)
-            except Exception:  # whatever has changed: the ordinary way is always right
-                _works = False
-            if _works:
-                _works = _survives_the_trial(task)
+            _works = _finds_all_known(_look_at_asyncio, task) and _survives_the_trial(task)
     return _works
 
 
-def _looks_as_known(task: Task[Any]) -> bool:
+def _put_in_works_in_trio(task: Any) -> bool:
+    """Find out, and remember, whether Trio's scopes are what is known of them here."""
+    global _works_in_trio  # noqa: PLW0603 (as above)
+    with _lock:
+        if _works_in_trio is None:
+            is_known = _finds_all_known(_trio_part().looks_as_known, task)
+            _works_in_trio = is_known and _survives_the_trial_in_trio(task)
+    return _works_in_trio
+
+
+def _finds_all_known(look: Callable[[Any], bool], task: Any) -> bool:
+    try:
+        return look(task)
+    except Exception:  # whatever has changed: the ordinary way is always right
+        return False
+
+
+def _look_at_asyncio(task: Task[Any]) -> bool:
     global _backend, _states, _forget, _scope_type  # noqa: PLW0603 (as above)
     from anyio._backends import _asyncio
 
@@ -374,7 +466,7 @@ def _survives_the_trial(task: Task[Any]) -> bool:
     state = _states.get(ref(task))
     outside = None if state is None else state.cancel_scope
     try:
-        return _stands_the_trial(task)
+        return _stands_the_trial(lambda: _note_place(task))
     except Exception:  # and then the task must be put back where it was
         if state is None:
             _states.pop(ref(task), None)
@@ -385,16 +477,25 @@ def _survives_the_trial(task: Task[Any]) -> bool:
         return False
 
 
-def _stands_the_trial(task: Task[Any]) -> bool:
+def _survives_the_trial_in_trio(task: Any) -> bool:
+    outside = task._cancel_status
+    try:
+        return _stands_the_trial(lambda: (task, task._cancel_status, _next_serial(), None))
+    except Exception:
+        task._activate_cancel_status(outside)
+        return False
+
+
+def _stands_the_trial(note: Callable[[], Any]) -> bool:
     """Put scopes around others in this very task, and see whether all goes as if they had been entered.
 
     Nothing is waited for in between, so that nobody is interrupted.
     """
     answers: list[bool] = []
-    cancels = _native_cancels(task)
     deadline = anyio.current_time() + 3600
-    with anyio.CancelScope() as around:  # noqa: ASYNC100 (nothing is waited for)
-        first, second = (NotedScope(task, around, _next_serial(), cancels) for _ in range(2))
+    with anyio.CancelScope():  # noqa: ASYNC100 (nothing is waited for)
+        around = note()[1]
+        first, second = NotedScope(*note()), NotedScope(*note())
         with anyio.CancelScope() as inner:  # noqa: ASYNC100
             second.cancel("a trial")
             answers.append(anyio.current_effective_deadline() == -inf)
@@ -406,9 +507,9 @@ def _stands_the_trial(task: Task[Any]) -> bool:
         answers.append(not second.close(None))
         answers.append(anyio.current_effective_deadline() <= deadline)
         answers.append(not first.close(None))
-        third = NotedScope(task, around, _next_serial(), cancels).put_in()
+        third = NotedScope(*note()).put_in()
         third.deadline = deadline
         answers.append(anyio.current_effective_deadline() <= deadline)
         answers.append(not third.close(None))
-        answers.append(_states[ref(task)].cancel_scope is around)
+        answers.append(note()[1] is around)
     return all(answers)

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 import anyio
 
 from ..sources._signal import overhear
+from ._crowd import keep_time
 from ._shutdown import Shutdown, in_lifespan
 from ._types import ASGIApp, Message, Receive, Scope, Send
 
@@ -68,7 +69,7 @@ class Lifespan:
         return message
 
     async def _receive_beside(self) -> Message:
-        """Receive, and have a place for a task meanwhile.
+        """Receive, and have a place for tasks meanwhile.
 
         An application spends its life waiting here. The place is not around the application: once that
         has ended, nothing may take time any more, since a server may cancel what has not ended then.
@@ -77,6 +78,7 @@ class Lifespan:
         error: Exception | None = None
         async with anyio.create_task_group() as tasks:
             self._shutdown.tasks = tasks
+            tasks.start_soon(keep_time)
             try:
                 message = await self._receive()
             except Exception as raised:  # carried around the task group, which would wrap it

@@ -28,13 +28,27 @@ class Loop:
     It keeps the loop alive, as they do, and is therefore not kept for longer than that.
     """
 
-    __slots__ = ("__weakref__", "crowd", "no_context", "now", "token")
+    __slots__ = ("__weakref__", "crowd", "no_context", "now", "token", "turn")
 
     def __init__(self, token: EventLoopToken) -> None:
         self.token = token
         self.now = thread_safe_clock(token)
         self.crowd: Crowd | None = None  #: its requests; see `_crowd.crowd_of`
         self.no_context = Context()  #: an empty one, for what the loop calls, and needs none
+        #: What a coroutine waits for that but gives others a turn, where most of them do that.
+        self.turn: object = _NO_TURN if has_timers(token) else _turn_of_trio()
+
+
+_NO_TURN = object()
+
+
+def _turn_of_trio() -> object:
+    import trio
+
+    steps = trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC105 (it is but looked at)
+    turn: object = steps.send(None)
+    steps.close()
+    return turn
 
 
 _loops: WeakValueDictionary[object, Loop] = WeakValueDictionary()

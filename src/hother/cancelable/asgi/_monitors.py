@@ -19,13 +19,14 @@ from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn
 class Monitors:
     """The tasks of a request, and where they run."""
 
-    __slots__ = ("_all_ended", "_running", "began", "context", "loop", "reading")
+    __slots__ = ("_all_ended", "_running", "began", "context", "is_in_line", "loop", "reading")
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
         self.began = inf
         self.context: Context | None = None  #: in which the application waits
+        self.is_in_line = False  #: whether the request is one of the loop's crowd
         self.reading: Pending | None = None  #: the task that reads
         self._running = 0
         self._all_ended: anyio.Event | None = None
