@@ -8,7 +8,7 @@ from math import inf
 import anyio
 import pytest
 from anyio import CancelScope, create_task_group, sleep_forever
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, current_token
 
 from hother.cancelable import CancelationReason, CancelationToken
 from hother.cancelable.asgi import TOKEN_KEY, RequestCancelationMiddleware, current_request_token
@@ -214,11 +214,12 @@ async def test_a_message_to_a_server_that_opens_no_scopes_can_be_interrupted(in_
     assert not peer.complete
 
 
-@pytest.mark.only_on("asyncio")
-async def test_a_signal_handler_may_cancel_at_any_line() -> None:
+async def test_a_signal_handler_may_cancel_at_any_line(way: str) -> None:
     """
     Those in which scopes are put in included: the request ends, is answered, and what is around it goes on.
     """
+    if way != "quiet" and not hasattr(current_token().native_token, "call_at"):
+        pytest.skip("on Trio there are many lines, and these are the same ones")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with CancelScope():

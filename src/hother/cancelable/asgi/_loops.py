@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """An event loop, and its clock: one object for all of its requests, while there are any.
+    """An event loop, and its clock: one object for all of its requests, while there are any, or may be.
 
     It keeps the loop alive, as they do, and is therefore not kept for longer than that.
     """
