@@ -39,8 +39,8 @@ def this_task() -> Any:
 
 def looks_as_known(task: Any) -> bool:
     """Whether scopes and their statuses have the parts that we know of, and no others."""
-    parts = (set(type(task._cancel_status).__slots__), set(trio.CancelScope.__slots__))
-    return parts == (_STATUS | {"__weakref__"}, _SCOPE | {"__weakref__"})
+    kinds: tuple[tuple[Any, set[str]], ...] = ((type(task._cancel_status), _STATUS), (trio.CancelScope, _SCOPE))
+    return all(set(kind.__slots__) == parts | {"__weakref__"} for kind, parts in kinds)
 
 
 @enable_ki_protection
