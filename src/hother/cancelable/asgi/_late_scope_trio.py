@@ -39,8 +39,11 @@ def this_task() -> Any:
 
 def looks_as_known(task: Any) -> bool:
     """Whether scopes and their statuses have the parts that we know of, and no others."""
-    kinds: tuple[tuple[Any, set[str]], ...] = ((type(task._cancel_status), _STATUS), (trio.CancelScope, _SCOPE))
-    return all(set(kind.__slots__) == parts | {"__weakref__"} for kind, parts in kinds)
+    return _parts_of(task._cancel_status) == _STATUS and _parts_of(trio.CancelScope()) == _SCOPE
+
+
+def _parts_of(thing: Any) -> set[str]:
+    return set(thing.__slots__) - {"__weakref__"}
 
 
 @enable_ki_protection
