@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hother.cancelable import Cancelable
 from hother.cancelable._core._wakeup import call_at
-from hother.cancelable.asgi import _late_scope, _late_scope_trio
+from hother.cancelable.asgi import _late_scope
 from hother.cancelable.asgi._late_scope import EagerScope, NotedScope, OpenScope, note_place
 from tests.sweep import cancelling_at
 
@@ -558,7 +558,7 @@ async def test_if_scopes_hang_together_otherwise_they_are_entered_as_before(
     if answer == "deadline":
         monkeypatch.setattr(anyio, "current_effective_deadline", lambda: 17.0)
     else:
-        module = _late_scope_trio if is_trio() else _late_scope
+        module = _late_scope._trio_part() if is_trio() else _late_scope
         monkeypatch.setattr(module, "_neighbours", lambda *place: (None, None))
     monkeypatch.setattr(_late_scope, "_works", None)
     monkeypatch.setattr(_late_scope, "_works_in_trio", None)
@@ -575,7 +575,8 @@ async def test_if_scopes_of_trio_have_something_new_they_are_entered_as_before(m
     """
     Or something less.
     """
-    monkeypatch.setattr(_late_scope_trio, "_SCOPE", {*_late_scope_trio._SCOPE, "_novelty"})
+    trio_part = _late_scope._trio_part()
+    monkeypatch.setattr(trio_part, "_SCOPE", {*trio_part._SCOPE, "_novelty"})
     monkeypatch.setattr(_late_scope, "_works_in_trio", None)
 
     scope = enter_scope()
@@ -596,8 +597,8 @@ def test_without_trio_there_is_no_place(monkeypatch: Any) -> None:
     """
     It need not be installed.
     """
-    monkeypatch.delitem(sys.modules, "hother.cancelable.asgi._late_scope_trio")
-    monkeypatch.delattr("hother.cancelable.asgi._late_scope_trio")
+    monkeypatch.delitem(sys.modules, "hother.cancelable.asgi._late_scope_trio", raising=False)
+    monkeypatch.delattr("hother.cancelable.asgi._late_scope_trio", raising=False)
     monkeypatch.setitem(sys.modules, "trio", None)
     _late_scope._trio_part.cache_clear()
     try:
