@@ -36,7 +36,6 @@ from ._current import current
 from ._late_scope import (
     EagerScope,
     OpenScope,
-    can_note_waits,
     close_work_scope,
     loop_of,
     make_work_scope,
@@ -146,7 +145,8 @@ class Exchange(Response, Listener):
         self._monitors: Monitors | None = None
         token = self._token = self._token_in_another() if self._is_nested else CancelationToken()
         place = self._place = note_place()  # of the scope around the application, and that once it is needed:
-        self._sender = None if opens_no_scopes(send) and can_note_waits(place) else self._ask_server()
+        is_easy = place and place[3] is not None and opens_no_scopes(send)  # on asyncio, and not on Trio
+        self._sender = None if is_easy else self._ask_server()
         self._work_scope: OpenScope | None = None if place else EagerScope()  # from here on, nothing may fail
         token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         if self._is_nested and self._outer is not None:

@@ -122,17 +122,12 @@ def _note_place(task: Task[Any]) -> Place:
     return task, None if state is None else state.cancel_scope, _next_serial(), _native_cancels(task)
 
 
-def can_note_waits(place: Place) -> bool:
-    """Whether `note_wait` works where that place is: not on Trio."""
-    return place is not None and place[3] is not None
-
-
 this_task = current_task
 """Return the task that runs this code, where places can be noted."""
 
 
 def note_wait(task: Task[Any]) -> NotedScope:
-    """Note where another task is that waits for something: a scope can be put in around that.
+    """Note where another task is that waits for something: a scope can be put in around that. Not on Trio.
 
     Native cancels that the task has not heard of yet have come since it waits, and none of them is lost. All
     that it has heard of are older: it would not wait any more.
