@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any
 
 import anyio
@@ -620,6 +621,7 @@ async def test_who_cancels_it_once_it_was_left_cancels_nothing(opened: Open) -> 
     scope.close(None)
 
     scope.cancel("too late")
+    assert scope.deadline == inf
     scope.deadline = anyio.current_time()
     await anyio.sleep(1)
 

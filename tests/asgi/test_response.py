@@ -16,7 +16,7 @@ from hother.cancelable.asgi import RequestCancelationMiddleware
 from hother.cancelable.asgi._exchange import EXCHANGE_KEY
 from hother.cancelable.asgi._response import ENDS_ITSELF
 from hother.cancelable.asgi._types import Message, Receive, Scope, Send
-from tests.asgi_peer import ALL_HABITS, HYPERCORN_H2, STRICT, UVICORN, Habits, Peer
+from tests.asgi_peer import ALL_HABITS, GUNICORN, HYPERCORN_H2, STRICT, UVICORN, Habits, Peer
 
 HOUR = 3600.0
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -410,6 +410,27 @@ async def test_all_that_a_client_never_reads_is_given_up_at_once() -> None:
 
     assert sorted(ends) == [("another part", 6), ("last", 6), ("part", 6)]
     assert anyio.current_time() == 7
+
+
+async def test_a_message_is_given_up_once_whatever_else_happens_meanwhile() -> None:
+    """
+    A client that leaves, too, gives it no more time.
+    """
+    peer = Peer(habits=GUNICORN)  # which goes on waiting for the client
+    ends: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        peer.stall()
+        await send(LAST)
+        ends.append(anyio.current_time())
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run, RequestCancelationMiddleware(app, default_timeout=1, answer_timeout=5))
+        await anyio.sleep(3)
+        peer.disconnect()
+
+    assert ends == [6]
 
 
 @pytest.mark.only_on("asyncio")

@@ -38,27 +38,24 @@ async def _await(awaitable: Any) -> Any:
 
 @coroutine
 def go_on(steps: Steps, trap: Any) -> Generator[Any, Any, Any]:
-    """Await the rest of what has been taken one step by hand, and is waiting for *trap* since.
+    """Await the rest of what has been taken one step by hand, and is waiting for *trap* since. On asyncio.
 
     It may be another task that does so, if what has been done up to now does not depend on the task.
     """
     while True:
-        answer = interruption = None
+        interruption = None
         try:
-            answer = yield trap
+            yield trap  # which asyncio answers with nothing
         except BaseException as error:
             interruption = error
         try:
-            if interruption is not None:
-                trap = steps.throw(interruption)
-            elif answer is None:  # asyncio answers nothing else, so that we need not stand in between
+            if interruption is None:  # then we need not stand in between any more
                 return (yield from steps.__await__())
-            else:
-                trap = steps.send(answer)
+            trap = steps.throw(interruption)
         except StopIteration as end:
             return end.value
         finally:
-            del interruption, answer  # an exception and this frame would keep each other
+            del interruption  # it and this frame would keep each other
 
 
 @coroutine
