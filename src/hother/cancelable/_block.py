@@ -224,10 +224,8 @@ class Block(Listener):
     def hear(self, cause: Cancelation, site: CallSite) -> None:
         """Cancel the operation for *cause*, or stop if it is. Called wherever a token is cancelled."""
         causes = self._token._causes
-        if not causes or causes[0] is not cause:  # then it was another token, or this is no news
-            owner = self._owner()
-            if owner is not None:
-                owner._settle(cause, site)
+        # Else it was another token, or this is no news.
+        if (not causes or causes[0] is not cause) and not self._is_news(cause, site):
             return
         # Once: ten thousand causes must not call the loop each. Twice (two threads at once) does no harm,
         # since the scope is cancelled already.
@@ -236,6 +234,14 @@ class Block(Listener):
             self._cancel(site.describe(cause))
         else:
             call_soon(self.loop, self._cancel, site.describe(cause))
+
+    def _is_news(self, cause: Cancelation, site: CallSite) -> bool:
+        """Pass on what another token says, or the own one again. Tells whether it is now up to the block."""
+        try:
+            return self._owner() is not None and self._token._cancel_by(self, cause, site)
+        except Exception as error:  # it is that of somebody else, who waits for the token, too
+            report([error])
+            return False
 
     def close(self, exc: BaseException | None) -> BaseException | None:
         """Leave the scope, from which *exc* may be going out, and take away all that was registered.

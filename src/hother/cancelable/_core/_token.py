@@ -24,7 +24,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, final
@@ -187,13 +187,31 @@ class CancelationToken:
 
     def _cancel_with(self, cancelation: Cancelation, site: CallSite) -> bool:
         news = self._add_cause(cancelation)
-        if not news:
-            return False
-        owner = self._owner
         if news is _FIRST and not self._callbacks:  # the owner alone is to be told, and of nothing else
+            owner = self._owner
             if owner is not None:
                 owner.hear(cancelation, site)
+        elif news:
+            self._spread(cancelation, news, site)
+        return news is _FIRST
+
+    def _cancel_by(self, owner: Listener, cancelation: Cancelation, site: CallSite) -> bool:
+        """Do as `_cancel_with`, unless *owner*, who asks, is the only one to be told.
+
+        Then that is up to *owner*. On Trio each frame on the way to a scope stays for a while: it is part of
+        the story of the exception that cancelling makes there.
+
+        Returns:
+            Whether it is.
+        """
+        news = self._add_cause(cancelation)
+        if news is _FIRST and not self._callbacks and self._owner is owner:
             return True
+        if news:
+            self._spread(cancelation, news, site)
+        return False
+
+    def _spread(self, cancelation: Cancelation, news: _News, site: CallSite) -> None:
         errors: list[BaseException] = []
         children = self._tell(cancelation, news, site, errors)
         if children:
@@ -202,7 +220,6 @@ class CancelationToken:
             raise errors[0]
         if errors:
             raise BaseExceptionGroup("callbacks of a cancelation token failed", errors)
-        return news is _FIRST
 
     def cancel_after(
         self,
@@ -440,7 +457,11 @@ class CancelationToken:
             causes += (cancelation,)
         owner = self._owner
         if owner is not None:
-            _tell_listener(owner, causes, site, errors)
+            try:
+                for cause in causes:
+                    owner.hear(cause, site)
+            except BaseException as error:
+                errors.append(error)
         return self._tell_others(causes, news, site, errors) if self._callbacks else []
 
     def _tell_others(
@@ -449,8 +470,11 @@ class CancelationToken:
         children: list[tuple[CancelationToken, _News]] = []
         for handle, callback in list(self._callbacks.items()):
             if isinstance(callback, Listener):
-                if handle in self._callbacks:
-                    _tell_listener(callback, causes, site, errors)
+                try:  # in a function of its own, it would be one more frame: see `_cancel_by`
+                    for cause in causes if handle in self._callbacks else ():
+                        callback.hear(cause, site)
+                except BaseException as error:
+                    errors.append(error)
             elif isinstance(callback, _Link):
                 child = callback()
                 childs_news = _NONE if child is None else max(map(child._add_cause, causes))
@@ -473,15 +497,5 @@ class CancelationToken:
 def _call(callback: Callback, cause: Cancelation, errors: list[BaseException]) -> None:
     try:
         callback(cause)
-    except BaseException as error:
-        errors.append(error)
-
-
-def _tell_listener(
-    listener: Listener, causes: Iterable[Cancelation], site: CallSite, errors: list[BaseException]
-) -> None:
-    try:
-        for cause in causes:
-            listener.hear(cause, site)
     except BaseException as error:
         errors.append(error)
