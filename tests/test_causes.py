@@ -292,6 +292,29 @@ async def test_an_error_of_the_policy_is_reported_and_declines_nothing(
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
+async def test_who_cancels_a_token_does_not_hear_what_those_raise_who_wait_for_its_followers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    That is reported, and the operation is interrupted all the same.
+    """
+    reported: list[BaseException] = []
+    monkeypatch.setattr("sys.excepthook", lambda _type, error, _traceback: reported.append(error))
+    token = CancelationToken()
+
+    def fail(cause: Cancelation) -> None:
+        raise ZeroDivisionError(str(cause))
+
+    with pytest.raises(ManualCancelation):
+        async with Cancelable(tokens=(token,)) as operation:
+            operation.token.add_callback(fail)
+            assert token.cancel(message="enough")
+            await anyio.sleep(HOUR)
+
+    assert [repr(error) for error in reported] == ["ZeroDivisionError('enough')"]
+    assert anyio.current_time() == 0
+
+
 @pytest.mark.parametrize("unless", ["disconnect", 1, sleep])
 def test_a_policy_must_be_a_plain_function(unless: Any) -> None:
     """
