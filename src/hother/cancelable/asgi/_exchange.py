@@ -14,11 +14,9 @@ Monitors are tasks of their own (`_loops` tells why). They are waited for before
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import copy_context
 from math import inf
-from threading import get_ident
 from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +30,16 @@ from .._core._token import CancelationToken, Listener
 from .._core._wakeup import CallSite, call_soon
 from ._course import Course
 from ._crowd import LONGEST, TURNS, crowd_of
-from ._current import current
+from ._current import Mark, current_mark, set_mark
 from ._late_scope import (
     EagerScope,
     OpenScope,
     close_work_scope,
+    is_here,
     loop_of,
     make_work_scope,
     note_place,
+    note_place_in_asyncio,
     put_in_work_scope,
 )
 from ._loops import Pending, this_loop
@@ -83,14 +83,12 @@ class Exchange(Response, Listener):
         "__weakref__",
         "_course",
         "_has_ended",
-        "_is_nested",
         "_middleware",
         "_monitors",
         "_place",
         "_reader",
         "_scope",
         "_server_receive",
-        "_thread",
         "_token",
         "_work_scope",
     )
@@ -110,7 +108,10 @@ class Exchange(Response, Listener):
         """Belong to a request that has a token already: the middleware is installed twice, as a rule."""
         self._outer = self._scope.get(EXCHANGE_KEY)
         self._outer_token = self._scope[TOKEN_KEY]
-        return CancelationToken() if self._outer_token is None else self._outer_token.child()
+        token = CancelationToken() if self._outer_token is None else self._outer_token.child()
+        if self._outer is not None:
+            self._outer._inner = self
+        return token
 
     def start(
         self, scope: Scope, receive: Receive, send: Send, middleware: RequestCancelationMiddleware
@@ -134,48 +135,45 @@ class Exchange(Response, Listener):
         self._phase = NOT_STARTED
         self.status = None
         self._last_kind = "http.response.body"
+        self._ends_itself = False
         self._scope = scope
         self._middleware = middleware
         self._server_receive = receive
-        self._is_nested = TOKEN_KEY in scope
-        self._thread = get_ident()
         self._has_ended = False
         self._reader: Reader | None = None  # made when it is first asked for
         self._course: Course | None = None
         self._monitors: Monitors | None = None
-        token = self._token = self._token_in_another() if self._is_nested else CancelationToken()
-        place = self._place = note_place()  # of the scope around the application, and that once it is needed:
-        is_easy = place and place[3] is not None and opens_no_scopes(send)  # on asyncio, and not on Trio
-        self._sender = None if is_easy else self._ask_server()
-        self._work_scope: OpenScope | None = None if place else EagerScope()  # from here on, nothing may fail
+        is_nested = TOKEN_KEY in scope
+        token = self._token = self._token_in_another() if is_nested else CancelationToken()
+        is_easy = opens_no_scopes(send)
+        # Of the scope around the application, and that once it is needed:
+        place = self._place = note_place_in_asyncio() if is_easy else note_place()
+        self._work_scope: OpenScope | None = None if place else self._enter_scope()  # nothing may fail after it
+        self._sender = None if is_easy and place else self._ask_server()
         token._owner = self  # what it has heard before, `_begin_to_wait` asks for
-        if self._is_nested and self._outer is not None:
-            self._outer._inner = self
         scope[TOKEN_KEY] = token
         scope[EXCHANGE_KEY] = self
-        outer_exchange = current.get()
-        current.set(weakref.ref(self))
+        mark = [self, current_mark()]
+        set_mark(mark)
         try:
             steps = middleware.app(scope, self.receive, self.send)
             if type(steps) is not CoroutineType:
                 steps = steps_of(steps)
             for trap in steps.__await__():
-                return self._go_on(steps, trap, outer_exchange)
+                return self._go_on(steps, trap, mark)
         except BaseException as error:
             self._error = error
         else:
             self._has_ended = True  # before the look: signal handlers may cancel the token at any line
-            if not (self._course or self._work_scope or self._monitors or self._token._causes):
-                self._close(outer_exchange)
+            if not (self._course or self._work_scope or self._monitors or token._causes or is_nested):
+                self._close(mark)
                 return None
             self._has_ended = False
         self._take_off()
-        return self._finish(outer_exchange)
+        return self._finish(mark)
 
     @coroutine
-    def _go_on(
-        self, steps: Any, trap: Any, outer_exchange: weakref.ref[Exchange] | None
-    ) -> Generator[Any, Any, None]:
+    def _go_on(self, steps: Any, trap: Any, mark: Mark) -> Generator[Any, Any, None]:
         """Await the rest of the application, and `_finish`.
 
         Does what `_steps.go_on` does, and has its frame in common with it: each open request has one. What is
@@ -204,17 +202,17 @@ class Exchange(Response, Listener):
             self._error = error
         finally:
             del answer, interruption, trap
-        yield from self._finish(outer_exchange).__await__()
+        yield from self._finish(mark).__await__()
 
-    async def _finish(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
+    async def _finish(self, mark: Mark) -> None:
         """The application has ended: see to it that the client gets an answer, and let go of everything."""
         try:
-            self._application_ended(outer_exchange)
+            self._application_ended(mark)
             try:
                 if self._error is not None or self._token.is_cancelled:
                     await self._settle()
             finally:
-                self._end()
+                self._end(mark)
                 if self._monitors is not None and self._monitors.are_running and not self._is_closed:
                     await self._wait_for(self._monitors)
         finally:
@@ -231,6 +229,12 @@ class Exchange(Response, Listener):
                 raise failure
             finally:
                 del failure  # else the frame, its traceback and all locals on it would wait for the collector
+
+    def _enter_scope(self) -> OpenScope:
+        """Enter a scope where none can be put in."""
+        scope = EagerScope()
+        self._monitors = Monitors(this_loop())  # now, since no place tells of the loop
+        return scope
 
     def _ask_server(self) -> object:
         """Ask a server of another kind for its end. Returns who sends the easy way there: nobody."""
@@ -249,16 +253,14 @@ class Exchange(Response, Listener):
             if (event := shutdown.event) is not None:
                 self.course.react_late(event)
 
-    def _close(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
-        """Do what `_finish` does if nothing has happened, and no scope or task is there: little is left."""
+    def _close(self, mark: Mark) -> None:
+        """Do what `_finish` does if nothing has happened, and no scope, task or request is around: little."""
         self._is_open = False
         self._token._owner = None
-        if outer_exchange is not None:  # else what is there may stay: who asks sees that the request is over
-            current.set(outer_exchange)
+        mark[0] = None
+        if mark[1] is not None:  # else what is there may stay: who asks sees that the request is over
+            set_mark(mark[1])
         self._scope[EXCHANGE_KEY] = None
-        if self._is_nested:
-            self._give_back_scope()
-            self._leave()
         if self._reader is not None:
             self._reader.stop()
             self._reader.close(self._farewell)
@@ -274,21 +276,22 @@ class Exchange(Response, Listener):
         else:
             self._shutdown.leave(self)
 
-    def _application_ended(self, outer_exchange: weakref.ref[Exchange] | None) -> None:
+    def _application_ended(self, mark: Mark) -> None:
         try:
             if close_work_scope(self, self._error):
                 self._error = None
         except BaseException as remaining:  # of a group in which there was our cancelation, too
             if not self._is_closed:  # from another task, perhaps: then the scope complains
                 self._error = remaining
-        current.set(outer_exchange)
+        set_mark(mark[1])
         self._give_back_scope()
         if self._course is not None:
             self._course.application_ended()
 
-    def _end(self) -> None:
+    def _end(self, mark: Mark) -> None:
         """Let nothing happen to the request any more."""
         self._has_ended = True
+        mark[0] = None
         self._token._owner = None
         if self._course is not None:
             self._course.end()
@@ -345,7 +348,10 @@ class Exchange(Response, Listener):
     @property
     def _work(self) -> OpenScope:
         """The scope around the application."""
-        return self._work_scope or make_work_scope(self)
+        if self._work_scope is not None:
+            return self._work_scope
+        _ = self.monitors  # which ask the place for the loop, while it is known
+        return make_work_scope(self)
 
     @property
     def _farewell(self) -> Message:
@@ -375,7 +381,7 @@ class Exchange(Response, Listener):
     @property
     def knows_its_loop(self) -> bool:
         """Whether `loop` can be asked for here: another thread has to wait until the application does."""
-        return self._monitors is not None or self._thread == get_ident()
+        return self._monitors is not None or is_here(self._place)
 
     @property
     def began(self) -> float:

@@ -35,7 +35,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from itertools import count
 from math import inf
-from operator import methodcaller
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -79,18 +78,12 @@ class OpenScope(Protocol):
         ...
 
 
-if sys.version_info < (3, 11):
-
-    def _native_cancels(task: object) -> int:
-        return 0
-
-else:  # how often a task was cancelled natively, as far as it keeps count
-    _native_cancels: Callable[[Any], int] = methodcaller("cancelling")
+_COUNTS_CANCELS = sys.version_info >= (3, 11)  # whether tasks of asyncio know how often they were cancelled
 
 _works: bool | None = None  # whether scopes can be put in; not known before the first use ...
 _works_in_trio: bool | None = None  # ... of either backend
 _lock = Lock()
-_next_serial = count().__next__
+_serials = count()
 _new: Any = object.__new__  # AnyIO's own asks for the backend, and nothing else
 _backend: Any = None  # AnyIO's, of asyncio ...
 _states: Any = {}  # ... its states of tasks, by weak references to these ...
@@ -110,16 +103,20 @@ def note_place() -> Place:
     As long as it is not, whatever is started in it must be in a scope that was opened since, or be over soon.
     On Trio anything may be, for as long as it likes.
     """
-    loop = _get_running_loop()
-    if loop is None:  # as on Trio
-        return _note_place_in_trio()
-    task = current_task(loop)
-    return _note_place(task) if task is not None and (_works or _put_in_works(task)) else None
+    return _note_place_in_trio() if _get_running_loop() is None else note_place_in_asyncio()
 
 
-def _note_place(task: Task[Any]) -> Place:
+def note_place_in_asyncio() -> Place:
+    """Do what `note_place` does, where none but asyncio can run."""
+    try:
+        task: Any = current_task()
+    except RuntimeError:
+        return None
+    if task is None or not (_works or _put_in_works(task)):
+        return None
     state = _states.get(ref(task))
-    return task, None if state is None else state.cancel_scope, _next_serial(), _native_cancels(task)
+    around = None if state is None else state.cancel_scope
+    return task, around, next(_serials), task.cancelling() if _COUNTS_CANCELS else 0
 
 
 this_task = current_task
@@ -134,7 +131,7 @@ def note_wait(task: Task[Any]) -> NotedScope:
     """
     state = _states.get(ref(task))
     cancels = 0 if _is_being_cancelled(task) else _native_cancels(task)
-    return NotedScope(task, None if state is None else state.cancel_scope, _next_serial(), cancels)
+    return NotedScope(task, None if state is None else state.cancel_scope, next(_serials), cancels)
 
 
 def _is_being_cancelled(task: Any) -> bool:
@@ -143,12 +140,25 @@ def _is_being_cancelled(task: Any) -> bool:
     return bool(task._must_cancel or (waiter is not None and waiter.cancelled()))
 
 
+def _native_cancels(task: Any) -> int:
+    return task.cancelling() if _COUNTS_CANCELS else 0
+
+
 def _note_place_in_trio() -> Place:
     trio_part = _trio_part()
     task = None if trio_part is None else trio_part.this_task()
     if task is not None and (_works_in_trio or _put_in_works_in_trio(task)):
-        return task, task._cancel_status, _next_serial(), None
+        return task, task._cancel_status, next(_serials), None
     return None
+
+
+def is_here(place: Place) -> bool:
+    """Whether this is the thread of a place where the first step is being taken."""
+    if place is None:
+        return False
+    if place[3] is None:
+        return _trio_part().this_task() is place[0]
+    return place[0].get_loop() is _get_running_loop()
 
 
 def loop_of(place: Place) -> object:
@@ -460,8 +470,13 @@ def _look_at_asyncio(task: Task[Any]) -> bool:
 def _survives_the_trial(task: Task[Any]) -> bool:
     state = _states.get(ref(task))
     outside = None if state is None else state.cancel_scope
+
+    def note() -> tuple[Any, ...]:
+        around = _states.get(ref(task))
+        return task, None if around is None else around.cancel_scope, next(_serials), _native_cancels(task)
+
     try:
-        return _stands_the_trial(lambda: _note_place(task))
+        return _stands_the_trial(note)
     except Exception:  # and then the task must be put back where it was
         if state is None:
             _states.pop(ref(task), None)
@@ -475,7 +490,7 @@ def _survives_the_trial(task: Task[Any]) -> bool:
 def _survives_the_trial_in_trio(task: Any) -> bool:
     outside = task._cancel_status
     try:
-        return _stands_the_trial(lambda: (task, task._cancel_status, _next_serial(), None))
+        return _stands_the_trial(lambda: (task, task._cancel_status, next(_serials), None))
     except Exception:
         task._activate_cancel_status(outside)
         return False

@@ -44,6 +44,7 @@ class Response(ABC):
 
     __slots__ = (
         "__dict__",  # for the rest, which few need: defaults on the class, and no dict as long as these hold
+        "_ends_itself",
         "_is_open",
         "_last_kind",
         "_phase",
@@ -58,6 +59,7 @@ class Response(ABC):
     """The status of the HTTP response; the close code of a WebSocket that is closed."""
     _last_kind: str | None  # of message, that ends the response; ``None``: what is rarer does
     _is_open: bool  # for the application
+    _ends_itself: bool
 
     # Who sends the easy way: a task, or the scope that is to interrupt it. No other may meanwhile, and only
     # where the server's ``send()`` is for HTTP, opens no scopes, and one can be put in. Else it is `NOBODY`.
@@ -68,7 +70,6 @@ class Response(ABC):
     _is_cut_off = False  # nobody is there to read it
     _has_outcome = False
 
-    _ends_itself = False
     _sending: list[OpenScope] | None = None  # around messages that the server has not taken at once
 
     # --- What the request knows
