@@ -34,6 +34,7 @@ from ._current import Mark, current_mark, set_mark
 from ._late_scope import (
     EagerScope,
     OpenScope,
+    Place,
     close_work_scope,
     is_here,
     loop_of,
@@ -145,11 +146,12 @@ class Exchange(Response, Listener):
         self._monitors: Monitors | None = None
         is_nested = TOKEN_KEY in scope
         token = self._token = self._token_in_another() if is_nested else CancelationToken()
-        is_easy = opens_no_scopes(send)
-        # Of the scope around the application, and that once it is needed:
-        place = self._place = note_place_in_asyncio() if is_easy else note_place()
-        self._work_scope: OpenScope | None = None if place else self._enter_scope()  # nothing may fail after it
-        self._sender = None if is_easy and place else self._ask_server()
+        if opens_no_scopes(send) and (place := note_place_in_asyncio()) is not None:
+            self._place: Place = place  # of the scope around the application, and that once it is needed:
+            self._work_scope: OpenScope | None = None
+            self._sender = None
+        else:
+            self._begin_carefully()  # nothing may fail after it
         token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         scope[TOKEN_KEY] = token
         scope[EXCHANGE_KEY] = self
@@ -230,17 +232,16 @@ class Exchange(Response, Listener):
             finally:
                 del failure  # else the frame, its traceback and all locals on it would wait for the collector
 
-    def _enter_scope(self) -> OpenScope:
-        """Enter a scope where none can be put in."""
-        scope = EagerScope()
-        self._monitors = Monitors(this_loop())  # now, since no place tells of the loop
-        return scope
-
-    def _ask_server(self) -> object:
-        """Ask a server of another kind for its end. Returns who sends the easy way there: nobody."""
+    def _begin_carefully(self) -> None:
+        """Begin where nobody sends the easy way: perhaps with a scope, where none can be put in later."""
+        self._sender = NOBODY
         if self._outer is None:  # and not when the application waits: perhaps none ever does
             self._shutdown.ask_server(self._server_send)
-        return NOBODY
+        self._place = note_place()
+        self._work_scope = None
+        if self._place is None:
+            self._monitors = Monitors(this_loop())  # now, since no place tells of the loop
+            self._work_scope = EagerScope()
 
     def _take_off(self) -> None:
         """Let the server's end know of the request: it will not be over in this very step.
