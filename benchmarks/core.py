@@ -13,9 +13,11 @@ from weakref import ref
 
 import anyio
 from anyio import CancelScope, create_task_group, move_on_after, sleep_forever, to_thread
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
-from hother.cancelable import Cancelable, CancelationToken
+from hother.cancelable import Cancelable, Cancelation, CancelationToken
+from hother.cancelable._core._token import Listener
+from hother.cancelable._core._wakeup import CallSite, call_soon, current_place
 
 from ._fan_out import fan_out, until_all_ended
 from ._figures import Figure, at_most
@@ -115,31 +117,43 @@ async def timeout_block() -> None:
         pass
 
 
-class Contract:
+class Contract(Listener):
     """What any operation has to do, and nothing else: the floor of what ours can cost.
 
-    It has a token of its own, which stops its scope, and it is the current operation in its block, to whom
-    nothing but the block itself holds on. It knows no status, deadline, time, thread, error or observer.
+    It has a token of its own, which stops its scope, whatever thread or signal handler cancels it; and it is
+    the current operation in its block, to whom nothing but the block itself holds on. It knows no status,
+    deadline, time, error or observer.
     """
 
-    def __init__(self, timeout: float | None = None) -> None:
+    def __init__(self, timeout: float | None = None, follows: CancelationToken | None = None) -> None:
         self.token = CancelationToken()
         self.timeout = timeout
+        self.follows = follows
 
     async def __aenter__(self) -> None:
+        self.backend, _, self.loop, _, _ = current_place()
         self.scope = CancelScope() if self.timeout is None else move_on_after(self.timeout)
         self.scope.__enter__()
         self.around = _around.get()
         _around.set((ref(self), *self.around))
-        self.remove_callback = self.token.add_callback(self.cancel)
+        self.token._belong_to(self)
+        if self.follows is not None:
+            self.follows._listen(self)
 
     async def __aexit__(self, *exc: Any) -> bool:
-        self.remove_callback()
+        self.token._leave(self)
+        if self.follows is not None:
+            self.follows._remove_callback(self)
         _around.set(self.around)
         return self.scope.__exit__(*exc)
 
-    def cancel(self, _: object) -> None:
-        self.scope.cancel()
+    def hear(self, cause: Cancelation, site: CallSite) -> None:
+        """Stop for *cause*, if it is news."""
+        if self.token._cancel_by(self, cause, site):
+            if site.is_in(self.loop):
+                self.scope.cancel()
+            else:
+                call_soon(EventLoopToken(self.backend, self.loop), self.scope.cancel)
 
 
 _around: ContextVar[tuple[ref[Contract], ...]] = ContextVar("around", default=())
@@ -160,9 +174,7 @@ async def cancel_contracts(n: int) -> float:
     token = CancelationToken()
 
     async def wait() -> None:
-        contract = Contract()
-        token.add_callback(lambda _: contract.token.cancel())
-        async with contract:
+        async with Contract(follows=token):
             await sleep_forever()
 
     return await until_all_ended(n, wait, token.cancel)

@@ -223,25 +223,24 @@ class Block(Listener):
 
     def hear(self, cause: Cancelation, site: CallSite) -> None:
         """Cancel the operation for *cause*, or stop if it is. Called wherever a token is cancelled."""
-        causes = self._token._causes
-        # Else it was another token, or this is no news.
-        if (not causes or causes[0] is not cause) and not self._is_news(cause, site):
-            return
+        token = self._token
+        if not token._causes or token._causes[0] is not cause:  # it was another token, or this is no news
+            try:
+                if self._owner() is None or not token._cancel_by(self, cause, site):
+                    return
+            except Exception as error:  # it is that of somebody else, who waits for the token, too
+                report([error])
+                return
         # Once: ten thousand causes must not call the loop each. Twice (two threads at once) does no harm,
         # since the scope is cancelled already.
-        self._token._leave(self)
+        if token._owner is self:
+            token._owner = None
+        else:
+            token._leave(self)
         if site.is_in(self._native_token):
             self._cancel(site.describe(cause))
         else:
             call_soon(self.loop, self._cancel, site.describe(cause))
-
-    def _is_news(self, cause: Cancelation, site: CallSite) -> bool:
-        """Pass on what another token says, or the own one again. Tells whether it is now up to the block."""
-        try:
-            return self._owner() is not None and self._token._cancel_by(self, cause, site)
-        except Exception as error:  # it is that of somebody else, who waits for the token, too
-            report([error])
-            return False
 
     def close(self, exc: BaseException | None) -> BaseException | None:
         """Leave the scope, from which *exc* may be going out, and take away all that was registered.
@@ -261,7 +260,8 @@ class Block(Listener):
             return remaining
         finally:
             self._closed = self._clock()
-            self._token._leave(self)
+            if self._token._owner is self or self._token._callbacks:
+                self._token._leave(self)
             if self._links or self._take_timer_back is not None:
                 self._unlink()
             current = _current.get()
@@ -337,8 +337,8 @@ class Block(Listener):
         if self._take_timer_back is not None:
             self.keep_time()
         for link in self._links:
-            if isinstance(link, CancelationToken):
-                link._remove_callback(self)
+            if type(link) is CancelationToken:
+                link._callbacks.pop(self, None)
             else:
                 link()
         self._links = ()

@@ -10,7 +10,7 @@ from . import _causes, _deadline
 from ._block import Block
 from ._callbacks import run_all
 from ._core._errors import CancelationError, LifecycleError, error_for
-from ._core._lifecycle import COMPLETED, PENDING, RUNNING
+from ._core._lifecycle import CANCELLED, COMPLETED, PENDING, RUNNING
 from ._core._observers import everywhere
 from ._core._report import report
 from ._ending import is_own_error, raise_again, settle, tell
@@ -52,7 +52,7 @@ async def enter(operation: Operation) -> Operation:
     return operation
 
 
-async def leave(
+async def leave(  # noqa: C901 (each call would take its time)
     operation: Cancelable,
     exc_type: type[BaseException] | None,
     exc: BaseException | None,
@@ -69,13 +69,14 @@ async def leave(
     left = block.close(exc)
     if operation._watch is not None:
         left = await _end_watch(operation, operation._watch, left)
-    stopped = False
-    if exc is None and left is None:
-        previous, operation._status = operation._status, COMPLETED  # a block is left only once
+    stopped = exc is not None and (left is None or is_own_error(operation, left))
+    if left is None:
+        if stopped and not operation._token._causes:
+            operation._settle_stopped()
+        previous, operation._status = operation._status, CANCELLED if stopped else COMPLETED  # for good
         if operation._observers or everywhere:
             operation._tell_transition(previous)
     else:
-        stopped = exc is not None and (left is None or is_own_error(operation, left))
         settle(operation, block, left, stopped)
     if operation._followers or operation._callbacks:
         await _tell_end(operation, left)

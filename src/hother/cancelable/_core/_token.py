@@ -176,7 +176,7 @@ class CancelationToken:
         """
         if not isinstance(reason, CancelationReason):
             raise TypeError(f"reason must be a CancelationReason, got {reason!r}")
-        return self.cancel_with(Cancelation(reason, message, by, cause))
+        return self._cancel_with(Cancelation(reason, message, by, cause), CallSite())
 
     def cancel_with(self, cancelation: Cancelation) -> bool:
         """Raise the flag with a record that exists, such as another token's. Otherwise like `cancel`.

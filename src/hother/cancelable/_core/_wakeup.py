@@ -138,22 +138,24 @@ class CallSite:
     """Where a call comes from: looked up when first needed, and true for as long as that call lasts.
 
     For who cancels ten thousand blocks at once: to look at the stack takes longer than to cancel one, and so
-    does it to say why. It knows who made it, so that nobody goes through all of our own frames in between.
+    does it to say why. It knows which function of ours made it, so that nobody goes through all of our own
+    frames in between.
     """
 
-    __slots__ = ("_caller", "_cause", "_here", "_why")
+    __slots__ = ("_cause", "_here", "_maker", "_why")
 
     def __init__(self) -> None:
-        self._caller: FrameType | None = sys._getframe(1)
+        self._maker: FrameType | None = sys._getframe(1)  # a plain function, and none of the machinery
         self._here: object = None
         self._cause: Cancelation | None = None
         self._why = ""
 
     def is_in(self, native_token: object) -> bool:
         """Whether it is in a task of that loop."""
-        if self._here is None:
-            self._here = (_is_of_a_task(self._caller) and _loop_here()) or _NOWHERE
-            self._caller = None
+        maker = self._maker
+        if maker is not None:
+            self._maker = None
+            self._here = (_is_of_a_task(maker.f_back) and _loop_here()) or _NOWHERE
         return self._here is native_token
 
     def describe(self, cause: Cancelation) -> str:
