@@ -14,9 +14,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import coroutine
-from typing import Any, cast
+from typing import Any
 
 from anyio import CancelScope
+from anyio._backends._asyncio import _task_states
 from anyio.lowlevel import current_token
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -78,8 +79,9 @@ class Floor:
 class WorkingFloor:
     """The least with which it can come true: what the `Floor` has, and whoever cancels the token is heard.
 
-    On asyncio, the application's first step is taken by hand, since most need no other; once it waits, the
-    task that it waits in is noted, and can be interrupted. On Trio, a scope is there from the start.
+    On asyncio, the application's first step is taken by hand, since most need no other. Where it begins is
+    noted, since AnyIO's cancelation takes a scope, and to enter one costs too much; once it waits, its task
+    can be interrupted. On Trio, a scope is there from the start. What was stopped sends no more.
     """
 
     def __init__(self, app: App) -> None:
@@ -97,16 +99,20 @@ class WorkingFloor:
         self.open.add(token)
         outer = _current.get()
         _current.set(weakref.ref(token))
-        application = self.app(scope, _Receive(receive).receive, _Send(send).send)
+        sending = _StoppableSend(send)
+        application = self.app(scope, _Receive(receive).receive, sending.send)
         try:
             if self._is_asyncio:
+                place = _place()
                 for trap in application.__await__():
-                    token.callbacks["interrupt"] = cast("Any", current_task()).cancel
+                    token.callbacks["stop"] = sending.stop
+                    token.callbacks["interrupt"] = place[0].cancel
                     self.listen(receive, token)
                     await _rest(application, trap)
                     break
             else:
                 with CancelScope() as work:
+                    token.callbacks["stop"] = sending.stop
                     token.callbacks["interrupt"] = work.cancel
                     self.listen(receive, token)
                     await application
@@ -135,6 +141,17 @@ class WorkingListener(WorkingFloor):
         if "listener" in token.callbacks:
             token.callbacks["listener"].cancel()
         super().end(token)
+
+
+def _place() -> tuple[Any, Any, int]:
+    """Note what it takes to put a scope in here later: the task, the scope around, and its native cancels."""
+    task: Any = current_task()
+    state = _states.get(weakref.ref(task))
+    around = None if state is None else state.cancel_scope
+    return task, around, 0 if sys.version_info < (3, 11) else task.cancelling()
+
+
+_states: Any = _task_states.data
 
 
 @coroutine
@@ -171,6 +188,24 @@ class _Send:
         if message["type"] == "http.response.body":
             self._is_complete = not message.get("more_body")
         await self._send(message)
+
+
+class _StoppableSend(_Send):
+    __slots__ = ("_is_stopped",)
+
+    def __init__(self, send: Any) -> None:
+        self._send = send
+        self._is_complete = False
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        self._is_stopped = True
+
+    async def send(self, message: Any) -> None:
+        if not self._is_stopped:
+            if message["type"] == "http.response.body":
+                self._is_complete = not message.get("more_body")
+            await self._send(message)
 
 
 class Listener:
@@ -213,8 +248,8 @@ async def _hear(receive: Any, token: Token, scope: Any) -> None:
         while not unread or unread[-1]["type"] != "http.disconnect":
             unread.append(await receive())
         token.cause = "the client has left"
-        if "interrupt" in token.callbacks:
-            token.callbacks["interrupt"]()
+        for reaction in [token.callbacks[name] for name in ("stop", "interrupt") if name in token.callbacks]:
+            reaction()
 
 
 async def _dispatch(request: Request, call_next: Any) -> Response:

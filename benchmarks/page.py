@@ -60,9 +60,10 @@ Requests per second of a whole server under full load, as a share of the bare ap
 *pass-through* middleware only calls on. The *floor* does what the contract demands of each request: a token
 in the scope and in a context variable, a `send` that knows how far the response has got, a `receive`; and
 nothing that makes any of it come true. The *working floor* is the least with which it can: the application is
-taken its first step by hand, so that it can be interrupted, and once it waits, whoever cancels the token
-reaches it. What is between the two is the price of the promise; what is between the working floor and *ours*
-is the library's own. An empty cell: it does not run there, or was not measured.
+taken its first step by hand, and where that begins is noted, for the scope that would stop it; once it waits,
+whoever cancels the token reaches it, and what was stopped sends no more. What is between the two is the price
+of the promise; what is between the working floor and *ours* is the library's own. An empty cell: it does
+not run there, or was not measured.
 
 Of two processes that run the very same code, one may be seven percent faster than the other, for as long as
 both live. So where there is a target, each candidate has three servers, which take turns.
@@ -99,7 +100,7 @@ REASONS = {
     "each item": "At each step, a stream in a block looks for a cancelation, and gives others a turn if its"
     " source did not.",
     "memory for each": "What is ours: two frames between the server and the application, a scope that can"
-    " stop it, and what is known of the request: an exchange, a reader, a response, and its context.",
+    " stop it, and what is known of the request: an exchange, a reader, its monitors, and its context.",
     "fastapi, a handler that waits": "A good part of it is the garbage collector's, which looks through what"
     " 200 open requests consist of, and finds nothing.",
 }
