@@ -337,7 +337,7 @@ class Block(Listener):
         if self._take_timer_back is not None:
             self.keep_time()
         for link in self._links:
-            if type(link) is CancelationToken:
+            if isinstance(link, CancelationToken):
                 link._callbacks.pop(self, None)
             else:
                 link()

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import copy_context
 from math import inf
-from types import CoroutineType, coroutine
+from types import CoroutineType, MethodType, coroutine
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -32,6 +32,7 @@ from ._course import Course
 from ._crowd import LONGEST, TURNS, crowd_of
 from ._current import Mark, current_mark, set_mark
 from ._late_scope import (
+    OUTERMOST,
     EagerScope,
     OpenScope,
     Place,
@@ -54,7 +55,6 @@ from ._quirks import (
     expects_continue,
     has_body,
     is_in_base_http_middleware,
-    opens_no_scopes,
 )
 from ._receive import Reader
 from ._response import NOBODY, NOT_STARTED, Phase, Response
@@ -114,7 +114,7 @@ class Exchange(Response, Listener):
             self._outer._inner = self
         return token
 
-    def start(
+    def start(  # noqa: C901, PLR0915 (each call would take its time)
         self, scope: Scope, receive: Receive, send: Send, middleware: RequestCancelationMiddleware
     ) -> Awaitable[None] | None:
         """Call the application, and take its first step, in the task that will await the rest.
@@ -144,14 +144,23 @@ class Exchange(Response, Listener):
         self._reader: Reader | None = None  # made when it is first asked for
         self._course: Course | None = None
         self._monitors: Monitors | None = None
+        place: Place = None
         is_nested = TOKEN_KEY in scope
-        token = self._token = self._token_in_another() if is_nested else CancelationToken()
-        if opens_no_scopes(send) and (place := note_place_in_asyncio()) is not None:
+        if is_nested:
+            token = self._token_in_another()
+        else:
+            token = CancelationToken()
+            method: Any = send
+            is_easy = type(method) is MethodType and method.__func__ is middleware._easy_send
+            if is_easy or middleware._can_send_easily(send):
+                place = note_place_in_asyncio(OUTERMOST)
+        self._token = token
+        if place is None:
+            self._begin_carefully()  # nothing may fail after it
+        else:
             self._place: Place = place  # of the scope around the application, and that once it is needed:
             self._work_scope: OpenScope | None = None
             self._sender = None
-        else:
-            self._begin_carefully()  # nothing may fail after it
         token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         scope[TOKEN_KEY] = token
         scope[EXCHANGE_KEY] = self
@@ -167,7 +176,7 @@ class Exchange(Response, Listener):
             self._error = error
         else:
             self._has_ended = True  # before the look: signal handlers may cancel the token at any line
-            if not (self._course or self._work_scope or self._monitors or token._causes or is_nested):
+            if not (self._course or self._monitors or token._causes or is_nested):
                 self._close(mark)
                 return None
             self._has_ended = False
@@ -255,7 +264,7 @@ class Exchange(Response, Listener):
                 self.course.react_late(event)
 
     def _close(self, mark: Mark) -> None:
-        """Do what `_finish` does if nothing has happened, and no scope, task or request is around: little."""
+        """Do what `_finish` does if nothing has happened: who makes a scope has made the `monitors` first."""
         self._is_open = False
         self._token._owner = None
         mark[0] = None

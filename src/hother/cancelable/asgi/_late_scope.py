@@ -83,7 +83,9 @@ _COUNTS_CANCELS = sys.version_info >= (3, 11)  # whether tasks of asyncio know h
 _works: bool | None = None  # whether scopes can be put in; not known before the first use ...
 _works_in_trio: bool | None = None  # ... of either backend
 _lock = Lock()
-_serials = count()
+_serials = count(1)
+OUTERMOST = 0
+"""The number of a place that is outside of all others that a task may note where it noted this one."""
 _new: Any = object.__new__  # AnyIO's own asks for the backend, and nothing else
 _backend: Any = None  # AnyIO's, of asyncio ...
 _states: Any = {}  # ... its states of tasks, by weak references to these ...
@@ -103,10 +105,11 @@ def note_place() -> Place:
     As long as it is not, whatever is started in it must be in a scope that was opened since, or be over soon.
     On Trio anything may be, for as long as it likes.
     """
-    return _note_place_in_trio() if _get_running_loop() is None else note_place_in_asyncio()
+    is_asyncio = _get_running_loop() is not None
+    return note_place_in_asyncio(next(_serials)) if is_asyncio else _note_place_in_trio()
 
 
-def note_place_in_asyncio() -> Place:
+def note_place_in_asyncio(serial: int) -> Place:
     """Do what `note_place` does, where none but asyncio can run."""
     try:
         task: Any = current_task()
@@ -116,7 +119,7 @@ def note_place_in_asyncio() -> Place:
         return None
     state = _states.get(ref(task))
     around = None if state is None else state.cancel_scope
-    return task, around, next(_serials), task.cancelling() if _COUNTS_CANCELS else 0
+    return task, around, serial, task.cancelling() if _COUNTS_CANCELS else 0
 
 
 this_task = current_task

@@ -13,6 +13,7 @@ from ._lifespan import Lifespan
 from ._options import Options
 from ._outcome import reject
 from ._policy import OnDisconnect, OnShutdown
+from ._quirks import opens_no_scopes
 from ._shutdown import Shutdown
 from ._types import ASGIApp, Receive, Scope, Send
 
@@ -97,6 +98,7 @@ class RequestCancelationMiddleware:
             shutdown_timeout=inf if shutdown_timeout is None else shutdown_timeout,
         )
         self._shutdown = Shutdown()
+        self._easy_send: object = None  # the function of a server's send() that opens no scopes, once seen
         self.prepare(app)
 
     def prepare(self, app: ASGIApp) -> None:
@@ -133,6 +135,14 @@ class RequestCancelationMiddleware:
             await Lifespan(receive, send, self._shutdown, patience=patience).run(self.app, scope)
         else:
             await self.app(scope, receive, send)
+
+    def _can_send_easily(self, send: Send) -> bool:
+        """Whether *send* is a server's that opens no scopes. Remembers its function: to ask takes longer."""
+        is_easy = opens_no_scopes(send)
+        if is_easy:
+            method: Any = send
+            self._easy_send = method.__func__
+        return is_easy
 
     def _shutdown_for(self, scope: Scope) -> Cancelation | None:
         """Return what has begun the shutdown: no lifespan reaches the middleware of a mounted application."""
