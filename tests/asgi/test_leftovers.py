@@ -24,6 +24,7 @@ from hother.cancelable.asgi import (
 )
 from hother.cancelable.asgi._agenda import Agenda
 from hother.cancelable.asgi._course import Course
+from hother.cancelable.asgi._current import Mark, current_mark
 from hother.cancelable.asgi._exchange import EXCHANGE_KEY, Exchange
 from hother.cancelable.asgi._receive import Reader
 from hother.cancelable.asgi._response import Response
@@ -359,3 +360,42 @@ async def test_a_task_whose_message_is_refused_is_not_kept_by_its_own_error() ->
         assert refused[0]() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_request_begun_by_what_the_one_before_has_started_keeps_nothing_of_it(waits: bool) -> None:
+    """As on a connection whose server reads the next request in the context of the one before."""
+    depths: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if waits:
+            await anyio.sleep(1)
+        depths.append(depth_of(current_mark()))
+        if len(depths) < 10:
+            tasks.start_soon(run_after, scope["is_over"])
+        await send(START)
+        await send(LAST)
+
+    async def run_after(is_over: anyio.Event) -> None:
+        await is_over.wait()
+        await run()
+
+    async def run() -> None:
+        peer = Peer()
+        is_over = peer.scope["is_over"] = anyio.Event()
+        await peer.run(guarded)
+        is_over.set()
+
+    guarded = RequestCancelationMiddleware(app)
+    async with create_task_group() as tasks:
+        await run()
+
+    assert len(depths) == 10
+    assert max(depths) == 2  # its own, and what the context has inherited
+
+
+def depth_of(mark: Mark | None) -> int:
+    depth = 0
+    while mark is not None:
+        depth, mark = depth + 1, mark[1]
+    return depth

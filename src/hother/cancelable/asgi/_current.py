@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from ._exchange import Exchange
 
 Mark: TypeAlias = list[Any]
-"""The request's exchange, and the mark of who is around it; of a request that is over, ``None``.
+"""The request's exchange, and the mark of who is around it; both ``None`` once the request is over.
 
-Tasks that the application or the server starts inherit it, and may outlive the request. A weak reference
-would do as well, and takes twice as long to make.
+Tasks that the application or the server starts inherit it, and may outlive the request: the next one of a
+connection may be among them. A weak reference would do as well, and takes twice as long to make.
 """
 
 _current: ContextVar[Mark | None] = ContextVar("request_exchange", default=None)

@@ -270,6 +270,7 @@ class Exchange(Response, Listener):
         mark[0] = None
         if mark[1] is not None:  # else what is there may stay: who asks sees that the request is over
             set_mark(mark[1])
+            mark[1] = None
         self._scope[EXCHANGE_KEY] = None
         if self._reader is not None:
             self._reader.stop()
@@ -301,7 +302,7 @@ class Exchange(Response, Listener):
     def _end(self, mark: Mark) -> None:
         """Let nothing happen to the request any more."""
         self._has_ended = True
-        mark[0] = None
+        mark[:] = None, None
         self._token._owner = None
         if self._course is not None:
             self._course.end()
