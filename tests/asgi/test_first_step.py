@@ -249,3 +249,24 @@ async def test_a_signal_handler_may_cancel_at_any_line(way: str) -> None:
             break
 
     assert line > 100
+
+
+async def test_who_cancels_the_request_after_a_first_step_that_failed_has_it_answered() -> None:
+    """
+    As a signal handler may, before the failure has got to the server. It gets there all the same.
+    """
+    peer = Peer()
+
+    class FailureError(Exception):
+        def __str__(self) -> str:
+            cancelled.append(peer.scope[TOKEN_KEY].cancel())
+            return "failed"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise FailureError from ValueError()  # which is looked at, since it has a cause
+
+    cancelled: list[bool] = []
+    with pytest.raises(FailureError):
+        await RequestCancelationMiddleware(app)(peer.scope, peer.receive, peer.send)
+    assert cancelled[0]
+    assert peer.status == 503

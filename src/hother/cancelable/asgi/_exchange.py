@@ -328,6 +328,7 @@ class Exchange(Response, Listener):
     def _let_go(self) -> None:
         """Break the circles in which the parts of a request know each other."""
         self._course = None
+        self._place = None
         if self._reader is not None:
             self._reader.close(self._farewell)
         self._is_open = False

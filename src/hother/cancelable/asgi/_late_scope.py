@@ -157,11 +157,9 @@ def _note_place_in_trio() -> Place:
 
 def is_here(place: Place) -> bool:
     """Whether this is the thread of a place where the first step is being taken."""
-    if place is None:
-        return False
-    if place[3] is None:
+    if place is not None and place[3] is None:
         return _trio_part().this_task() is place[0]
-    return place[0].get_loop() is _get_running_loop()
+    return place is not None and place[0].get_loop() is _get_running_loop()
 
 
 def loop_of(place: Place) -> object:
@@ -211,7 +209,7 @@ def put_in_work_scope(worker: Worker) -> None:
 def close_work_scope(worker: Worker, error: BaseException | None) -> bool:
     """Leave the scope of a worker with *error*, as its `close` does. One that is not there will never be."""
     if worker._work_scope is None:
-        worker._work_scope, worker._place = _NEVER_OPENED, None
+        worker._work_scope = _NEVER_OPENED
     return worker._work_scope.close(error)
 
 
