@@ -164,9 +164,9 @@ def is_here(place: Place) -> bool:
 
 def loop_of(place: Place) -> object:
     """Return the backend's own object for the event loop of a place, which runs here; ``None`` if unknown."""
-    if place is None:
-        return None
-    return _trio_part().current_trio_token() if place[3] is None else place[0].get_loop()
+    if place is not None and place[3] is None:
+        return _trio_part().current_trio_token()
+    return None if place is None else place[0].get_loop()
 
 
 @lru_cache
