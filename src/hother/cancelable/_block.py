@@ -232,7 +232,7 @@ class Block(Listener):
                 report([error])
                 return
         # Once: ten thousand causes must not call the loop each. Twice (two threads at once) does no harm,
-        # since the scope is cancelled already.
+        # since the scope is cancelled already. (It is `_leave`, without a call where there are ten thousand.)
         if token._owner is self:
             token._owner = None
         else:

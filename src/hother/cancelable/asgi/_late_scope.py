@@ -110,7 +110,7 @@ def note_place() -> Place:
 
 
 def note_place_in_asyncio(serial: int) -> Place:
-    """Do what `note_place` does, where none but asyncio can run."""
+    """Do what `note_place` does, where none but asyncio can run; *serial* is the number of the place."""
     try:
         task: Any = current_task()
     except RuntimeError:
@@ -472,7 +472,7 @@ def _survives_the_trial(task: Task[Any]) -> bool:
     state = _states.get(ref(task))
     outside = None if state is None else state.cancel_scope
 
-    def note() -> tuple[Any, ...]:
+    def note() -> tuple[Any, ...]:  # what `note_place_in_asyncio` does, which would ask for the trial
         around = _states.get(ref(task))
         return task, None if around is None else around.cancel_scope, next(_serials), _native_cancels(task)
 
