@@ -131,7 +131,7 @@ class Contract(Listener):
         self.follows = follows
 
     async def __aenter__(self) -> None:
-        self.backend, _, self.loop, _, _ = current_place()
+        self.runtime, self.loop, _, _, _ = current_place()
         self.scope = CancelScope() if self.timeout is None else move_on_after(self.timeout)
         self.scope.__enter__()
         self.around = _around.get()
@@ -153,7 +153,7 @@ class Contract(Listener):
             if site.is_in(self.loop):
                 self.scope.cancel()
             else:
-                call_soon(EventLoopToken(self.backend, self.loop), self.scope.cancel)
+                call_soon(EventLoopToken(self.runtime.backend, self.loop), self.scope.cancel)
 
 
 _around: ContextVar[tuple[ref[Contract], ...]] = ContextVar("around", default=())

@@ -57,7 +57,6 @@ class Block(Listener):
     __slots__ = (
         "__weakref__",
         "_around",
-        "_backend",
         "_clock",
         "_closed",
         "_hard_deadline",
@@ -65,6 +64,7 @@ class Block(Listener):
         "_name",
         "_native_token",
         "_owner",
+        "_runtime",
         "_scope",
         "_take_timer_back",
         "_task_id",
@@ -78,10 +78,11 @@ class Block(Listener):
 
     def __init__(self, owner: Any) -> None:
         # Fails, with nothing to undo, where no event loop runs.
-        self._backend, scopes, self._native_token, self._clock, self._task_id = current_place()
-        self._scope = scopes()  # without arguments: by keyword, they take as long as the scope
+        place = current_place()
+        self._runtime, self._native_token, self._clock, self.opened_at, self._task_id = place
+        # Without arguments: by keyword, they take as long as the scope.
+        self._scope = self._runtime.scopes()
         self.started_at = time()  #: in seconds since the epoch
-        self.opened_at = self._clock()  #: on the loop's clock
         self._closed: float | None = None  # when, on the loop's clock
         self.deadline = inf  #: on the loop's clock
         self._hard_deadline = inf  # when the grace period of a cancelation is over
@@ -100,30 +101,30 @@ class Block(Listener):
     @property
     def loop(self) -> EventLoopToken:
         """The loop that it runs in."""
-        return EventLoopToken(self._backend, self._native_token)
+        return EventLoopToken(self._runtime.backend, self._native_token)
 
     @property
     def is_late(self) -> bool:
         """Whether the deadline has passed while the block is open."""
-        return self.deadline != inf and self._closed is None and self._clock() >= self.deadline
+        return self.deadline != inf and self._closed is None and self.now() >= self.deadline
 
     def remaining(self) -> float | None:
         """How many seconds are left, never less than 0; ``None`` without a deadline."""
-        return None if self.deadline == inf else max(self.deadline - self._clock(), 0.0)
+        return None if self.deadline == inf else max(self.deadline - self.now(), 0.0)
 
     def elapsed(self) -> float:
         """How many seconds the block has run, or ran."""
-        return (self._clock() if self._closed is None else self._closed) - self.opened_at
+        return (self.now() if self._closed is None else self._closed) - self.opened_at
 
     def now(self) -> float:
         """The time on the loop's clock."""
-        return self._clock()
+        return self._runtime.time(self._clock)
 
     def in_own_time(self, other: Block) -> float:
         """The deadline of *other* on the clock of this block's loop."""
-        if self._clock == other._clock:
+        if self._clock is other._clock:
             return other.deadline
-        return self._clock() + (other.deadline - other._clock())
+        return self.now() + (other.deadline - other.now())
 
     @property
     def is_closed(self) -> bool:
@@ -151,7 +152,7 @@ class Block(Listener):
     def follow_up(self, previous: Block) -> None:
         """Take over how much of the grace period is left."""
         if previous._hard_deadline != inf:
-            self._hard_deadline = self._clock() + (previous._hard_deadline - previous._clock())
+            self._hard_deadline = self.now() + (previous._hard_deadline - previous.now())
             self._scope.deadline = self._hard_deadline
 
     def open(self, deadline: float) -> None:
@@ -237,8 +238,8 @@ class Block(Listener):
             token._owner = None
         else:
             token._leave(self)
-        if site.is_in(self._native_token):
-            self._cancel(site.describe(cause))
+        if site.here is self._native_token or site.is_in(self._native_token):
+            self._cancel(site.why if site.cause is cause else site.describe(cause))
         else:
             call_soon(self.loop, self._cancel, site.describe(cause))
 
@@ -259,10 +260,12 @@ class Block(Listener):
         except BaseException as remaining:
             return remaining
         finally:
-            self._closed = self._clock()
+            self._closed = self._runtime.time(self._clock)
             if self._token._owner is self or self._token._callbacks:
                 self._token._leave(self)
-            if self._links or self._take_timer_back is not None:
+            if self._take_timer_back is not None:
+                self.keep_time()
+            if self._links:
                 self._unlink()
             current = _current.get()
             if current and current[0]() is self:
@@ -273,7 +276,7 @@ class Block(Listener):
         for outer in self._enclosing():
             outer.notice_deadline()
             cause = outer._token.cancelation
-            if cause is not None and outer._clock() >= outer.interrupted_at:
+            if cause is not None and outer.now() >= outer.interrupted_at:
                 return parent_cancelation(outer._name, cause)
         return Cancelation(CancelationReason.EXTERNAL)
 
@@ -310,7 +313,7 @@ class Block(Listener):
             self._hard_deadline = -inf
             self._scope.cancel(why)
             return
-        over = self._clock() + self._terms.grace
+        over = self.now() + self._terms.grace
         if over < self._hard_deadline:
             self._hard_deadline = over
         if self._terms.grace:
@@ -334,8 +337,6 @@ class Block(Listener):
         return _open_blocks(self.outer)
 
     def _unlink(self) -> None:
-        if self._take_timer_back is not None:
-            self.keep_time()
         for link in self._links:
             if isinstance(link, CancelationToken):
                 link._callbacks.pop(self, None)

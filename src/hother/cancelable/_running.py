@@ -81,7 +81,7 @@ async def leave(  # noqa: C901 (each call would take its time)
     if operation._followers or operation._callbacks:
         await _tell_end(operation, left)
     if stopped:
-        return _catches_own(operation, exc, left)
+        return _catches_own(operation, exc, left) if operation._raise_on_cancel else True
     return False if left is None else _lets_pass(raised, left)
 
 
@@ -91,11 +91,11 @@ async def _tell_end(operation: Cancelable, left: BaseException | None) -> None:
 
 
 def _catches_own(operation: Cancelable, exc: BaseException | None, left: BaseException | None) -> bool:
-    """Tell whether the end of a block that its own cancelation has ended is a quiet one, or raise."""
-    if operation._raise_on_cancel and not isinstance(left, CancelationError):
+    """Raise what its own cancelation ends a block with, unless that is going out already."""
+    if not isinstance(left, CancelationError):
         assert operation.cancelation is not None
         raise error_for(operation.cancelation, operation.context) from exc
-    return not operation._raise_on_cancel
+    return False
 
 
 def _lets_pass(raised: BaseException | None, left: BaseException) -> bool:

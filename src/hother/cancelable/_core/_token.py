@@ -204,9 +204,14 @@ class CancelationToken:
         Returns:
             Whether it is.
         """
-        news = self._add_cause(cancelation)
-        if news is _FIRST and not self._callbacks and self._owner is owner:
-            return True
+        causes = self._causes
+        if causes:
+            news = self._add_cause(cancelation)
+        else:  # what `_add_cause` would do, without ten thousand calls of it
+            causes.append(cancelation)
+            news = _FIRST if causes[0] is cancelation else _LATER
+            if news is _FIRST and self._owner is owner and not self._callbacks:
+                return True
         if news:
             self._spread(cancelation, news, site)
         return False
@@ -468,10 +473,11 @@ class CancelationToken:
         self, causes: tuple[Cancelation, ...], news: _News, site: CallSite, errors: list[BaseException]
     ) -> list[tuple[CancelationToken, _News]]:
         children: list[tuple[CancelationToken, _News]] = []
-        for handle, callback in list(self._callbacks.items()):
+        for handle in list(self._callbacks):  # and not its items: they would be ten thousand tuples
+            callback = self._callbacks.get(handle)
             if isinstance(callback, Listener):
                 try:  # in a function of its own, it would be one more frame: see `_cancel_by`
-                    for cause in causes if handle in self._callbacks else ():
+                    for cause in causes:
                         callback.hear(cause, site)
                 except BaseException as error:
                     errors.append(error)
@@ -480,7 +486,7 @@ class CancelationToken:
                 childs_news = _NONE if child is None else max(map(child._add_cause, causes))
                 if child is not None and childs_news:
                     children.append((child, childs_news))
-            elif news is _FIRST and self._callbacks.pop(handle, None) is not None:
+            elif callback is not None and news is _FIRST and self._callbacks.pop(handle, None) is not None:
                 _call(callback, causes[0], errors)
         return children
 

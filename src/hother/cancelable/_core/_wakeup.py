@@ -47,9 +47,27 @@ except ImportError:  # then AnyIO takes everything for asyncio
 
     _running = SimpleNamespace(name=None)
 
-# Where a block runs: AnyIO's backend and its class of scopes, its token for the loop, the loop's clock, which
-# any thread may ask, and what tells the task from the others of its loop. No class: each block needs one.
-Place: TypeAlias = "tuple[type[AsyncBackend], type[CancelScope], Any, Callable[[], float], int]"
+
+@final
+class Runtime:
+    """What a loop runs on: AnyIO's backend, the class of its scopes, and what reads a loop's clock.
+
+    No bound method of a clock: ten thousand blocks would have one each.
+    """
+
+    __slots__ = ("backend", "scopes", "time")
+
+    def __init__(
+        self, backend: type[AsyncBackend], scopes: type[CancelScope], time: Callable[[Any], float]
+    ) -> None:
+        self.backend = backend
+        self.scopes = scopes
+        self.time = time  #: the time on a clock, which any thread may ask for
+
+
+# Where a block runs: on what, AnyIO's token for the loop, the loop's clock, the time on it, and what tells
+# the task from the others of its loop. No class: each block needs one.
+Place: TypeAlias = "tuple[Runtime, Any, Any, float, int]"
 
 # How to find that out, by the name that the backend has given itself in this thread: Trio does that while it
 # runs, and asyncio does not. To ask AnyIO for the loop takes as long as to make a scope, and
@@ -60,7 +78,7 @@ _looks: dict[str | None, Callable[[], Awaitable[None]]] = {}  # and AnyIO's look
 
 
 def current_place() -> Place:
-    """Return where this code runs: the backend, its scopes, its token for the loop, the clock, the task's id.
+    """Return where this code runs: the runtime, AnyIO's token for the loop, its clock and time, the task.
 
     Once a task has ended, another one may have its id.
 
@@ -88,18 +106,23 @@ def _finders_for(loop: EventLoopToken) -> tuple[Callable[[], Place], Callable[[]
     if hasattr(loop.native_token, "call_soon_threadsafe"):
         from asyncio import current_task, get_running_loop
 
+        asyncio = Runtime(backend, scopes, lambda loop: loop.time())
+
         def find_in_asyncio() -> Place:
             task: Any = current_task()
             native = task.get_loop()
-            return backend, scopes, native, native.time, id(task)
+            return asyncio, native, native, native.time(), id(task)
 
         return find_in_asyncio, get_running_loop
 
     from trio import lowlevel
 
+    trio = Runtime(backend, scopes, lambda clock: clock.current_time())
+
     def find_in_trio() -> Place:
-        clock = lowlevel.current_clock().current_time
-        return backend, scopes, lowlevel.current_trio_token(), clock, id(lowlevel.current_task())
+        clock = lowlevel.current_clock()
+        native = lowlevel.current_trio_token()
+        return trio, native, clock, clock.current_time(), id(lowlevel.current_task())
 
     return find_in_trio, lowlevel.current_trio_token
 
@@ -138,31 +161,31 @@ class CallSite:
     """Where a call comes from: looked up when first needed, and true for as long as that call lasts.
 
     For who cancels ten thousand blocks at once: to look at the stack takes longer than to cancel one, and so
-    does it to say why. It knows which function of ours made it, so that nobody goes through all of our own
-    frames in between.
+    does it to say why. What is known is there to be read, without a call. It knows which function of ours
+    made it, so that nobody goes through all of our own frames in between.
     """
 
-    __slots__ = ("_cause", "_here", "_maker", "_why")
+    __slots__ = ("_maker", "cause", "here", "why")
 
     def __init__(self) -> None:
         self._maker: FrameType | None = sys._getframe(1)  # a plain function, and none of the machinery
-        self._here: object = None
-        self._cause: Cancelation | None = None
-        self._why = ""
+        self.here: object = None
+        self.cause: Cancelation | None = None
+        self.why = ""
 
     def is_in(self, native_token: object) -> bool:
         """Whether it is in a task of that loop."""
         maker = self._maker
         if maker is not None:
             self._maker = None
-            self._here = (_is_of_a_task(maker.f_back) and _loop_here()) or _NOWHERE
-        return self._here is native_token
+            self.here = (_is_of_a_task(maker.f_back) and _loop_here()) or _NOWHERE
+        return self.here is native_token
 
     def describe(self, cause: Cancelation) -> str:
         """Say what *cause* is, for debuggers; the latest is not put into words again."""
-        if self._cause is not cause:
-            self._cause, self._why = cause, describe(cause)
-        return self._why
+        if self.cause is not cause:
+            self.cause, self.why = cause, describe(cause)
+        return self.why
 
 
 def describe(cause: Cancelation) -> str:
