@@ -266,7 +266,12 @@ def _peer(module: str, name: str) -> Callable[[App], App]:
     return wrap
 
 
-_ours = _peer("hother.cancelable.integrations.fastapi", "RequestCancelationMiddleware")
+_ours_plain = _peer("hother.cancelable.asgi", "RequestCancelationMiddleware")
+_ours_of_frameworks = _peer("hother.cancelable.integrations.fastapi", "RequestCancelationMiddleware")
+
+
+def _ours(app: App) -> App:
+    return _ours_plain(app) if app is _apps.raw else _ours_of_frameworks(app)
 
 
 def _ours_limited(app: App) -> App:
@@ -288,7 +293,7 @@ WRAPPINGS: dict[str, Callable[[App], App]] = {
     "polling": lambda app: app,  # its handlers poll
     "aiofence": _peer("aiofence.contrib.starlette", "DisconnectMiddleware"),
     "fastapi-disconnect": _peer("fastapi_disconnect", "CancelOnDisconnectMiddleware"),
-    "hother-cancelable 0.11": _ours,
+    "hother-cancelable 0.11": _ours_of_frameworks,
 }
 
 ASYNCIO_ONLY = {"aiofence", "fastapi-disconnect"}

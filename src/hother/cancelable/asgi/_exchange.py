@@ -119,8 +119,8 @@ class Exchange(Response, Listener):
     ) -> Awaitable[None] | None:
         """Call the application, and take its first step, in the task that will await the rest.
 
-        Most requests are over with that. For them, all that is done here and in `_close` is to be little, and
-        there is no ``__init__()``: with that, to make an object of a class with slots takes twice as long.
+        Most requests are over with that. For them, all that is done here is to be little, and there is no
+        ``__init__()``: with that, to make an object of a class with slots takes twice as long.
 
         Args:
             scope: The ASGI scope.
@@ -164,7 +164,7 @@ class Exchange(Response, Listener):
         token._owner = self  # what it has heard before, `_begin_to_wait` asks for
         scope[TOKEN_KEY] = token
         scope[EXCHANGE_KEY] = self
-        mark = [self, current_mark()]
+        mark: Mark = [self, current_mark()]
         set_mark(mark)
         try:
             steps = middleware.app(scope, self.receive, self.send)
@@ -177,7 +177,17 @@ class Exchange(Response, Listener):
         else:
             self._has_ended = True  # before the look: signal handlers may cancel the token at any line
             if not (self._course or self._monitors or token._causes or is_nested):
-                self._close(mark)
+                # As `_finish` does if nothing has happened: who makes a scope has made the `monitors` first.
+                self._is_open = False
+                token._owner = None
+                mark[0] = None
+                if mark[1] is not None:  # else what is there may stay: who asks sees that the request is over
+                    set_mark(mark[1])
+                    mark[1] = None
+                scope[EXCHANGE_KEY] = None
+                if self._reader is not None:
+                    self._reader.stop()
+                    self._reader.close(self._farewell)
                 return None
             self._has_ended = False
         self._take_off()
@@ -262,19 +272,6 @@ class Exchange(Response, Listener):
             shutdown.in_flight.add(self)
             if (event := shutdown.event) is not None:
                 self.course.react_late(event)
-
-    def _close(self, mark: Mark) -> None:
-        """Do what `_finish` does if nothing has happened: who makes a scope has made the `monitors` first."""
-        self._is_open = False
-        self._token._owner = None
-        mark[0] = None
-        if mark[1] is not None:  # else what is there may stay: who asks sees that the request is over
-            set_mark(mark[1])
-            mark[1] = None
-        self._scope[EXCHANGE_KEY] = None
-        if self._reader is not None:
-            self._reader.stop()
-            self._reader.close(self._farewell)
 
     def _give_back_scope(self) -> None:
         """Have the ASGI scope tell of the request around this one, if there is one."""

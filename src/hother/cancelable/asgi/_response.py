@@ -306,7 +306,8 @@ class Response(ABC):
         if kind in _STARTS:
             self._phase = _STARTS[kind]
             self.status = message.get("status")  # now: the application may use the message again
-            self._last_kind = None if message.get("trailers") else "http.response.body"
+            if "trailers" in message or self._last_kind is None:
+                self._last_kind = None if message.get("trailers") else "http.response.body"
             self._ends_itself = ENDS_ITSELF in message and bool(message[ENDS_ITSELF])
         elif kind == "websocket.close":
             self._phase = _COMPLETE
