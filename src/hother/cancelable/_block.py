@@ -232,18 +232,24 @@ class Block(Listener):
             except Exception as error:  # it is that of somebody else, who waits for the token, too
                 report([error])
                 return
+        # From here on, what calls would do is written out: a call takes its time, and there are many blocks.
         # Once: ten thousand causes must not call the loop each. Twice (two threads at once) does no harm,
-        # since the scope is cancelled already. (It is `_leave`, without a call where there are ten thousand.)
+        # since the scope is cancelled already.
         if token._owner is self:
             token._owner = None
         else:
             token._leave(self)
         if site.here is self._native_token or site.is_in(self._native_token):
-            self._cancel(site.why if site.cause is cause else site.describe(cause))
+            why = site.why if site.cause is cause else site.describe(cause)
+            if self._terms is USUAL and self._closed is None:
+                self._hard_deadline = -inf
+                self._scope.cancel(why)
+            else:
+                self._cancel(why)
         else:
             call_soon(self.loop, self._cancel, site.describe(cause))
 
-    def close(self, exc: BaseException | None) -> BaseException | None:
+    def close(self, exc: BaseException | None) -> BaseException | None:  # noqa: C901 (as in `hear`)
         """Leave the scope, from which *exc* may be going out, and take away all that was registered.
 
         Returns:
@@ -256,17 +262,24 @@ class Block(Listener):
             if exc is None:
                 self._scope.__exit__(None, None, None)
                 return None
-            return None if self._scope.__exit__(type(exc), exc, exc.__traceback__) else exc
+            # Of the traceback, which the exception has, no backend's scope wants to know.
+            return None if self._scope.__exit__(type(exc), exc, None) else exc
         except BaseException as remaining:
             return remaining
         finally:
             self._closed = self._runtime.time(self._clock)
-            if self._token._owner is self or self._token._callbacks:
-                self._token._leave(self)
+            token = self._token
+            if token._owner is self or token._callbacks:
+                token._leave(self)
             if self._take_timer_back is not None:
                 self.keep_time()
             if self._links:
-                self._unlink()
+                for link in self._links:
+                    if isinstance(link, CancelationToken):
+                        link._callbacks.pop(self, None)
+                    else:
+                        link()
+                self._links = ()
             current = _current.get()
             if current and current[0]() is self:
                 _current.set(self._around)
@@ -335,14 +348,6 @@ class Block(Listener):
     def _enclosing(self) -> Iterator[Block]:
         """The open blocks around this one, from the inside out."""
         return _open_blocks(self.outer)
-
-    def _unlink(self) -> None:
-        for link in self._links:
-            if isinstance(link, CancelationToken):
-                link._callbacks.pop(self, None)
-            else:
-                link()
-        self._links = ()
 
 
 @final

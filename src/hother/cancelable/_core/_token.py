@@ -469,16 +469,19 @@ class CancelationToken:
                 errors.append(error)
         return self._tell_others(causes, news, site, errors) if self._callbacks else []
 
-    def _tell_others(
+    def _tell_others(  # noqa: C901 (in a function of its own, a part would be one more frame: see `_cancel_by`)
         self, causes: tuple[Cancelation, ...], news: _News, site: CallSite, errors: list[BaseException]
     ) -> list[tuple[CancelationToken, _News]]:
         children: list[tuple[CancelationToken, _News]] = []
+        first, later = causes[0], causes[1:]
         for handle in list(self._callbacks):  # and not its items: they would be ten thousand tuples
             callback = self._callbacks.get(handle)
             if isinstance(callback, Listener):
-                try:  # in a function of its own, it would be one more frame: see `_cancel_by`
-                    for cause in causes:
-                        callback.hear(cause, site)
+                try:
+                    callback.hear(first, site)
+                    if later:
+                        for cause in later:
+                            callback.hear(cause, site)
                 except BaseException as error:
                     errors.append(error)
             elif isinstance(callback, _Link):
@@ -487,7 +490,7 @@ class CancelationToken:
                 if child is not None and childs_news:
                     children.append((child, childs_news))
             elif callback is not None and news is _FIRST and self._callbacks.pop(handle, None) is not None:
-                _call(callback, causes[0], errors)
+                _call(callback, first, errors)
         return children
 
     def _add_child(self, child: CancelationToken) -> None:
