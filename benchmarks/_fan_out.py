@@ -49,7 +49,7 @@ async def fan_out(
     ways: Ways = {OURS: cancel_operations, BOUND: cancel_contracts, FLOOR: cancel_scopes}
     each: dict[int, dict[str, list[float]]] = {}
     for n in numbers:
-        rounds = plan.pick(full=max(2, min(60, 30_000 // n)), quick=max(2, min(5, 10_000 // n)), tiny=1)
+        rounds = plan.pick(full=max(3, min(60, 60_000 // n)), quick=max(2, min(5, 10_000 // n)), tiny=1)
         values = await _values(ways, n, rounds)
         each[n] = {name: [value / n for value in values[name]] for name in values}
         subject, targets = f"one cancel, {n:,} waiting", {OURS: TARGET}

@@ -66,7 +66,7 @@ of the promise; what is between the working floor and *ours* is the library's ow
 not run there, or was not measured.
 
 Of two processes that run the very same code, one may be seven percent faster than the other, for as long as
-both live. So where there is a target, each candidate has three servers, which take turns.
+both live. So where there is a target, each candidate has four servers, which take turns.
 
 ![Requests per second, of bare](price/throughput.svg)
 """
