@@ -275,9 +275,9 @@ def _ours(app: App) -> App:
 
 
 def _ours_limited(app: App) -> App:
-    from hother.cancelable.integrations.fastapi import RequestCancelationMiddleware
-
-    return RequestCancelationMiddleware(app, 30.0)
+    middleware: Any = type(_ours(app))
+    limited: App = middleware(app, 30.0)
+    return limited
 
 
 WRAPPINGS: dict[str, Callable[[App], App]] = {

@@ -232,7 +232,6 @@ class Block(Listener):
             except Exception as error:  # it is that of somebody else, who waits for the token, too
                 report([error])
                 return
-        # From here on, what calls would do is written out: a call takes its time, and there are many blocks.
         # Once: ten thousand causes must not call the loop each. Twice (two threads at once) does no harm,
         # since the scope is cancelled already.
         if token._owner is self:
@@ -240,6 +239,7 @@ class Block(Listener):
         else:
             token._leave(self)
         if site.here is self._native_token or site.is_in(self._native_token):
+            # As `_cancel` does, which is called seldom: a call takes its time, and there are many blocks.
             why = site.why if site.cause is cause else site.describe(cause)
             if self._terms is USUAL and self._closed is None:
                 self._hard_deadline = -inf
@@ -249,7 +249,7 @@ class Block(Listener):
         else:
             call_soon(self.loop, self._cancel, site.describe(cause))
 
-    def close(self, exc: BaseException | None) -> BaseException | None:  # noqa: C901 (as in `hear`)
+    def close(self, exc: BaseException | None) -> BaseException | None:  # noqa: C901 (each call would take its time)
         """Leave the scope, from which *exc* may be going out, and take away all that was registered.
 
         Returns:
@@ -262,7 +262,7 @@ class Block(Listener):
             if exc is None:
                 self._scope.__exit__(None, None, None)
                 return None
-            # Of the traceback, which the exception has, no backend's scope wants to know.
+            # Of the traceback, which the exception has, no scope of AnyIO's or Trio's wants to know.
             return None if self._scope.__exit__(type(exc), exc, None) else exc
         except BaseException as remaining:
             return remaining

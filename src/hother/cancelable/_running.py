@@ -81,7 +81,7 @@ async def leave(  # noqa: C901 (each call would take its time)
     if operation._followers or operation._callbacks:
         await _tell_end(operation, left)
     if stopped:
-        return _catches_own(operation, exc, left) if operation._raise_on_cancel else True
+        return _raise_own(operation, exc, left) if operation._raise_on_cancel else True
     return False if left is None else _lets_pass(raised, left)
 
 
@@ -90,7 +90,7 @@ async def _tell_end(operation: Cancelable, left: BaseException | None) -> None:
     await tell(operation, left)
 
 
-def _catches_own(operation: Cancelable, exc: BaseException | None, left: BaseException | None) -> bool:
+def _raise_own(operation: Cancelable, exc: BaseException | None, left: BaseException | None) -> bool:
     """Raise what its own cancelation ends a block with, unless that is going out already."""
     if not isinstance(left, CancelationError):
         assert operation.cancelation is not None

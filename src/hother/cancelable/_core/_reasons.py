@@ -74,6 +74,7 @@ class Cancelation:
         return f"{self.text} (by {self.by})" if self.by else self.text
 
 
+# In the order of the fields.
 _set_reason, _set_message, _set_by, _set_cause, _set_at = (
     getattr(Cancelation, it.name).__set__ for it in fields(Cancelation)
 )

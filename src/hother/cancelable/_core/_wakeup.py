@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 from anyio.lowlevel import EventLoopToken, current_token
 from anyio.lowlevel import checkpoint_if_cancelled as anyio_checkpoint_if_cancelled
 
-if TYPE_CHECKING:
-    from anyio import CancelScope
-    from anyio.abc import AsyncBackend
+from ._runtime import Runtime
 
+if TYPE_CHECKING:
     from ._reasons import Cancelation
 
 _LOOP_MACHINERY = frozenset(
@@ -46,24 +45,6 @@ except ImportError:  # then AnyIO takes everything for asyncio
     from types import SimpleNamespace
 
     _running = SimpleNamespace(name=None)
-
-
-@final
-class Runtime:
-    """What a loop runs on: AnyIO's backend, the class of its scopes, and what reads a loop's clock.
-
-    No bound method of a clock: ten thousand blocks would have one each.
-    """
-
-    __slots__ = ("backend", "scopes", "time")
-
-    def __init__(
-        self, backend: type[AsyncBackend], scopes: type[CancelScope], time: Callable[[Any], float]
-    ) -> None:
-        self.backend = backend
-        self.scopes = scopes
-        self.time = time  #: the time on a clock, which any thread may ask for
-
 
 # Where a block runs: on what, AnyIO's token for the loop, the loop's clock, the time on it, and what tells
 # the task from the others of its loop. No class: each block needs one.
@@ -165,7 +146,12 @@ class CallSite:
     made it, so that nobody goes through all of our own frames in between.
     """
 
-    __slots__ = ("_maker", "cause", "here", "why")
+    __slots__ = (
+        "_maker",
+        "cause",  # that was put into words last
+        "here",  # the backend's own object for the loop, once `is_in` was asked
+        "why",  # and those words
+    )
 
     def __init__(self) -> None:
         self._maker: FrameType | None = sys._getframe(1)  # a plain function, and none of the machinery
@@ -190,7 +176,7 @@ class CallSite:
 
 def describe(cause: Cancelation) -> str:
     """Say what *cause* is, for debuggers."""
-    return cause.reason + ": " + str(cause)  # to format a member of an Enum takes longer
+    return f"{cause.reason!s}: {cause!s}"  # to format a member of an Enum takes longer
 
 
 def has_ended(loop: EventLoopToken) -> bool:

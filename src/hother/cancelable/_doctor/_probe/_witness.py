@@ -33,6 +33,7 @@ OURS = "hother.cancelable."
 _NOT_COUNTED = (
     "hother.cancelable._doctor",
     "hother.cancelable._core._reasons",
+    "hother.cancelable._core._runtime",  # one for each backend
     "hother.cancelable.asgi._crowd",  # one for each event loop; the requests in it are counted
 )
 _BARE = "hother.cancelable._doctor._probe._bare"
