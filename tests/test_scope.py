@@ -81,6 +81,19 @@ async def test_a_block_that_is_in_time_is_not_touched() -> None:
     assert not operation.is_cancelled
 
 
+async def test_a_record_without_a_reason_ends_the_block() -> None:
+    """
+    Only ``cancel()`` looks at the reason; a cancel is not to fail half way for the sake of its words.
+    """
+    token = CancelationToken()
+    unknown: Any = None
+
+    with pytest.raises(CancelationError, match="by a stranger"):
+        async with Cancelable(tokens=[token]):
+            token.cancel_with(Cancelation(unknown, "by a stranger"))
+            await sleep_forever()
+
+
 @pytest.mark.parametrize("timeout", [0, 0.0, timedelta(0)])
 async def test_no_time_at_all_is_over_at_the_first_checkpoint(timeout: Any) -> None:
     """
