@@ -266,18 +266,11 @@ def _peer(module: str, name: str) -> Callable[[App], App]:
     return wrap
 
 
-_ours_plain = _peer("hother.cancelable.asgi", "RequestCancelationMiddleware")
-_ours_of_frameworks = _peer("hother.cancelable.integrations.fastapi", "RequestCancelationMiddleware")
-
-
-def _ours(app: App) -> App:
-    return _ours_plain(app) if app is _apps.raw else _ours_of_frameworks(app)
-
-
-def _ours_limited(app: App) -> App:
-    middleware: Any = type(_ours(app))
-    limited: App = middleware(app, 30.0)
-    return limited
+def _ours(app: App, *timeout: float) -> App:
+    """Wrap *app* in our middleware: the one that is made for such an application."""
+    module = "hother.cancelable.asgi" if app is _apps.raw else "hother.cancelable.integrations.fastapi"
+    wrapped: App = import_module(module).RequestCancelationMiddleware(app, *timeout)
+    return wrapped
 
 
 WRAPPINGS: dict[str, Callable[[App], App]] = {
@@ -288,12 +281,12 @@ WRAPPINGS: dict[str, Callable[[App], App]] = {
     "listener": Listener,
     "working listener": WorkingListener,
     "ours": _ours,
-    "ours, 30 s limit": _ours_limited,
+    "ours, 30 s limit": lambda app: _ours(app, 30.0),
     "BaseHTTPMiddleware": lambda app: BaseHTTPMiddleware(app, _dispatch),
     "polling": lambda app: app,  # its handlers poll
     "aiofence": _peer("aiofence.contrib.starlette", "DisconnectMiddleware"),
     "fastapi-disconnect": _peer("fastapi_disconnect", "CancelOnDisconnectMiddleware"),
-    "hother-cancelable 0.11": _ours_of_frameworks,
+    "hother-cancelable 0.11": _peer("hother.cancelable.integrations.fastapi", "RequestCancelationMiddleware"),
 }
 
 ASYNCIO_ONLY = {"aiofence", "fastapi-disconnect"}

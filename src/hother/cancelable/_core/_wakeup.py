@@ -87,23 +87,23 @@ def _finders_for(loop: EventLoopToken) -> tuple[Callable[[], Place], Callable[[]
     if hasattr(loop.native_token, "call_soon_threadsafe"):
         from asyncio import current_task, get_running_loop
 
-        asyncio = Runtime(backend, scopes, lambda loop: loop.time())
+        runtime = Runtime(backend, scopes, lambda loop: loop.time())
 
         def find_in_asyncio() -> Place:
             task: Any = current_task()
             native = task.get_loop()
-            return asyncio, native, native, native.time(), id(task)
+            return runtime, native, native, native.time(), id(task)
 
         return find_in_asyncio, get_running_loop
 
     from trio import lowlevel
 
-    trio = Runtime(backend, scopes, lambda clock: clock.current_time())
+    trio_runtime = Runtime(backend, scopes, lambda clock: clock.current_time())
 
     def find_in_trio() -> Place:
         clock = lowlevel.current_clock()
         native = lowlevel.current_trio_token()
-        return trio, native, clock, clock.current_time(), id(lowlevel.current_task())
+        return trio_runtime, native, clock, clock.current_time(), id(lowlevel.current_task())
 
     return find_in_trio, lowlevel.current_trio_token
 
