@@ -230,7 +230,7 @@ def results() -> list[Result]:
     first, second = SCENARIOS[:2]
     quirk = Quirk("*", "it cannot", "https://example.org/1")
     return [
-        Result("granian", first, Verdict.PASS, [], GOOD),
+        Result("granian", first, Verdict.PASS, [], GOOD, server_ended=["it ended by itself"]),
         Result("granian", second, Verdict.LIMITATION, [("late", "too late")], GOOD, GOOD, quirk),
         Result("daphne", second, Verdict.LIMITATION, [("late", "too late")], GOOD, GOOD),
         Result("daphne", first, Verdict.FAIL, [("began", "it never began")], GOOD),
@@ -255,6 +255,7 @@ def test_the_report_says_what_failed_and_what_cannot_be(encoding: str) -> None:
     text = output.getvalue().decode(encoding)
     assert "it cannot (https://example.org/1)" in text
     assert "please tell us" in text
+    assert "! granian close/unasked: it ended by itself." in text
     assert "FAIL daphne close/unasked" in text
     assert "1 pass, 2 limitations, 1 failed; it took 12 s." in text
 

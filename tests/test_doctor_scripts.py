@@ -229,6 +229,63 @@ async def test_a_server_that_does_not_answer_orders() -> None:
     assert any("does not answer" in sentence for _, sentence in result.problems)
 
 
+ITS_OWN = """Traceback (most recent call last):
+  File "/x/hypercorn/run.py", line 1, in run
+trio.BusyResourceError: no
+"""
+OF_OURS = ITS_OWN.replace("/x/hypercorn/run.py", "/x/hother/cancelable/asgi/_exchange.py")
+OF_THE_DOCTOR = ITS_OWN.replace("/x/hypercorn/run.py", "/x/hother/cancelable/_doctor/_probe/_witness.py")
+
+
+class Mortal(Peer):
+    """Ends in its first request, and answers no orders then."""
+
+    def _tell(self, name: str) -> None:
+        super()._tell(name)
+        self.has_ended = True
+        self._orders["state"] = answer(500)
+
+
+@pytest.mark.parametrize(
+    ("logs", "verdicts", "ends"),
+    [
+        ([ITS_OWN, "", ""], [Verdict.PASS, Verdict.PASS], 1),
+        ([OF_THE_DOCTOR, "", ""], [Verdict.PASS, Verdict.PASS], 1),
+        (["no traceback", "", ""], [Verdict.PASS, Verdict.PASS], 1),
+        ([ITS_OWN] * 2 + [""], [Verdict.PASS, Verdict.PASS], 2),
+        ([ITS_OWN] * 3 + [""], [Verdict.FAIL, Verdict.PASS], 0),
+        ([OF_OURS, ""], [Verdict.FAIL, Verdict.PASS], 0),
+    ],
+)
+async def test_a_server_that_ends_by_itself_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, logs: list[str], verdicts: list[Verdict], ends: int
+) -> None:
+    """
+    What it ended in is played again, unless our code may have been the reason.
+    """
+    journal, waiting = Journal(), list(logs)
+
+    @asynccontextmanager
+    async def running(*args: object) -> AsyncGenerator[Peer, None]:
+        kind = Mortal if (log := waiting.pop(0)) else Peer
+        peer = kind(journal, [CALLED, BEGAN, STOPPED, LEFT], logs=log)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(peer.serve)
+            yield peer
+            tasks.cancel_scope.cancel()
+
+    monkeypatch.setattr(_runner, "running", running)
+    results: list[Result] = []
+
+    await _runner.run_server(Peer.server, SCENARIOS[:2], journal, results.append, ())
+
+    assert [result.verdict for result in results] == verdicts, results
+    assert [len(result.server_ended) for result in results] == [ends, 0]
+    assert all("ended by itself" in why for why in results[0].server_ended)
+    if verdicts[0] is Verdict.FAIL:
+        assert {kind for kind, _ in results[0].problems} == {"server"}
+
+
 async def test_a_script_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     All waits are bounded.

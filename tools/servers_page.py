@@ -60,6 +60,15 @@ Two things hide a client's leaving on every server, or on most:
 
 And one thing hides it in the application: a `BaseHTTPMiddleware` outside of this one, while a request's body
 was not read. Put this middleware outermost.
+
+## A server that ends
+
+Hypercorn's Trio worker ends, with all of its connections, when a client that has not sent all of its body
+hangs up between the last two writes of an answer: one task closes the connection's sending side while another
+one writes, and nobody catches the `trio.BusyResourceError`. An application that returns without an answer, as
+one does that its server cancels, is all that it takes. No middleware sees that write. The doctor starts such
+a server again, plays the scenario once more, and says so below its table; if the middleware's code is in a
+traceback, it fails instead. Have a supervisor start workers again, or run Hypercorn on asyncio.
 """
 
 

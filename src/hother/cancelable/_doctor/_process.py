@@ -27,10 +27,24 @@ _TIME_TO_END = 6.0
 _GUARD = Path(__file__).with_name("_guard.py")
 _PACKAGES = str(Path(__file__).parents[3])  # where this library is
 _TRACEBACK = "Traceback (most recent call last)"
+_FRAME_OF_OURS = re.compile(r'File ".*\bhother.cancelable\W(?!_doctor\b)')
 
 
 class CannotStart(Exception):
     """A server did not start."""
+
+
+class ServerEnded(Exception):
+    """A server has ended by itself, in the middle of a scenario.
+
+    Args:
+        log: What it has logged in that.
+    """
+
+    def __init__(self, log: str) -> None:
+        self.may_be_ours = _FRAME_OF_OURS.search(log) is not None  #: the middleware's code is in a traceback
+        why = tracebacks_in(log)[-1:] or log.splitlines()[-1:] or ["it logged nothing"]
+        super().__init__(f"the server ended by itself: {why[0]}")
 
 
 @final

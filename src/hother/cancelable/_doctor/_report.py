@@ -84,6 +84,7 @@ def print_report(
     console.print(table_of(console, servers, scenarios, results))
     console.print()
     _print_limitations(console, results)
+    _print_ends(console, results)
     _print_failures(console, results)
     total = Counter(result.verdict for result in results)
     console.print(f"{_counts(total)}; it took {seconds:.0f} s.")
@@ -132,6 +133,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "problems": [sentence for _, sentence in result.problems],
         "limitation": None if quirk is None else {"text": quirk.text, "reference": quirk.reference},
         "attempts": result.attempts,
+        "server_ended": result.server_ended,
         "seconds": round(result.seconds, 3),
         "seen": _observed(result.seen),
         "without_middleware": _observed(result.control),
@@ -176,6 +178,15 @@ def _print_limitations(console: Console, results: Sequence[Result]) -> None:
 def _unknown(result: Result) -> tuple[str, str]:
     sentences = "; ".join(sentence for _, sentence in result.problems)
     return f"{result.scenario.name}: {sentences}", "not known to us: please tell us"
+
+
+def _print_ends(console: Console, results: Sequence[Result]) -> None:
+    for result in results:
+        for why in result.server_ended:
+            where = f"{result.server} {result.scenario.name}"
+            console.print(
+                Text(f"! {where}: {why}. Another one was started, and it was played again.", "yellow")
+            )
 
 
 def _print_failures(console: Console, results: Sequence[Result]) -> None:

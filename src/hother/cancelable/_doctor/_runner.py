@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import wsproto.utilities
 from . import _http1
 from ._journal import Journal
 from ._observation import Fate, Observation
-from ._process import CannotStart, Process, running, tracebacks_in
+from ._process import CannotStart, Process, ServerEnded, running, tracebacks_in
 from ._scenario import Scenario
 from ._servers import Quirk, Server
 from ._sockets import Wire
@@ -65,10 +66,13 @@ class Result:
     quirk: Quirk | None = None
     attempts: int = 1
     seconds: float = 0.0  #: how long it took to find out
+    server_ended: list[str] = field(default_factory=list[str])  #: why, each time that it did, before this
 
 
 _JOURNAL = 0.3  # how long the journal may be behind an answer, in seconds
 _LOGGING = 4.0  # how long a server may take to log something, in seconds
+_ENDING = 1.0  # how long a server that does not answer may take to have ended, in seconds
+_STARTS = 3  # of a server, for one scenario
 
 Report: TypeAlias = Callable[[Result], None]
 
@@ -97,7 +101,7 @@ class ServerRun:
         prefix: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._server = server
+        self.server = server
         self._process = process
         self._journal = journal
         self._is_alone = is_alone
@@ -123,7 +127,11 @@ class ServerRun:
         return await self._play(scenario, "bare")
 
     async def judge(self, scenario: Scenario) -> Result:
-        """Play a scenario; and the control, if it does not go as it should."""
+        """Play a scenario; and the control, if it does not go as it should.
+
+        Raises:
+            ServerEnded: If the server does.
+        """
         began_at = time.monotonic()
         result = await self._judge_twice(scenario)
         result.seconds = time.monotonic() - began_at
@@ -139,12 +147,12 @@ class ServerRun:
     async def _judge_once(self, scenario: Scenario) -> Result:
         seen = await self._play(scenario, "")
         problems = list(scenario.expected.problems(seen))
-        result = Result(self._server.name, scenario, Verdict.PASS, problems, seen)
+        result = Result(self.server.name, scenario, Verdict.PASS, problems, seen)
         if problems:
             result.verdict = Verdict.FAIL
             if scenario.has_control:
                 control = await self._play(scenario, "bare", logs="log" in dict(problems))
-                compare(result, control, self._server)
+                compare(result, control, self.server)
         return result
 
     async def _play(self, scenario: Scenario, side: str, *, logs: bool = False) -> Observation:
@@ -164,6 +172,8 @@ class ServerRun:
                 stage.seen.tracebacks = await self._tracebacks_since(start, wait=logs)
             seen = stage.observe()
             await self._end(stage)
+            if self._process.has_ended:
+                raise ServerEnded(self._process.log(start))
             return seen
 
     async def _tracebacks_since(self, start: int, *, wait: bool) -> list[str]:
@@ -183,6 +193,7 @@ class ServerRun:
             stage.seen.behind = more_than(before, self._state, side)
         except (OSError, EOFError) as error:
             stage.note("script", f"the server does not answer: {error!r}")
+            await self._process.wait(_ENDING)
 
     async def _end(self, stage: Stage) -> None:
         """End a handler that runs on, so that it does not disturb what follows."""
@@ -261,25 +272,50 @@ async def run_server(
     report: Report,
     targets: Sequence[str],
 ) -> None:
-    """Play all scenarios on one server, in a process of its own."""
-    playable = [
-        scenario
-        for scenario in scenarios
-        if scenario.needs <= server.abilities and not scenario.needs_shutdown
-    ]
+    """Play all scenarios on one server, in a process of its own: in another one, if that ends by itself."""
     for scenario in scenarios:
         if not scenario.needs <= server.abilities:
             report(Result(server.name, scenario, Verdict.ABSENT))
+    left = deque(it for it in scenarios if it.needs <= server.abilities and not it.needs_shutdown)
+    ends: list[str] = []
     try:
-        async with running(server, APP, journal.environment) as process:
-            run = ServerRun(server, process, journal)
-            await run.warm_up(targets)
-            for scenario in list(playable):
-                report(await run.judge(scenario))
-                playable.remove(scenario)
+        while left:
+            async with running(server, APP, journal.environment) as process:
+                run = ServerRun(server, process, journal)
+                await run.warm_up(targets)
+                await _judge_until_it_ends(run, left, ends, report)
     except (CannotStart, OSError, EOFError) as error:
-        for scenario in playable:
+        for scenario in left:
             report(Result(server.name, scenario, Verdict.FAIL, [("server", str(error))]))
+
+
+async def _judge_until_it_ends(
+    run: ServerRun, left: deque[Scenario], ends: list[str], report: Report
+) -> None:
+    """Judge what is *left*. Returns before all of it is judged if the server ends by itself.
+
+    Args:
+        run: What plays.
+        left: What is to be judged; what was is taken out.
+        ends: Why the server ended, each time that it did in the first scenario that is left.
+        report: Is told each result.
+    """
+    try:
+        while left:
+            result = await run.judge(left[0])
+            result.server_ended = ends.copy()
+            _tell(result, left, ends, report)
+    except ServerEnded as error:
+        ends.append(str(error))
+        if error.may_be_ours or len(ends) == _STARTS:
+            problems = [("server", why) for why in ends]
+            _tell(Result(run.server.name, left[0], Verdict.FAIL, problems), left, ends, report)
+
+
+def _tell(result: Result, left: deque[Scenario], ends: list[str], report: Report) -> None:
+    report(result)
+    left.popleft()
+    ends.clear()
 
 
 async def run_all(

@@ -18,7 +18,7 @@ from ._answers import Answer, Ending
 from ._catalogue import SCENARIOS
 from ._journal import Journal
 from ._probe._witness import HEADER
-from ._process import CannotStart, Process, failure_of, running
+from ._process import CannotStart, Process, ServerEnded, failure_of, running
 from ._runner import APP, FAILURES, Result, ServerRun, Verdict, compare, run_all
 from ._servers import Server
 from ._sockets import Wire
@@ -108,7 +108,7 @@ async def examine_user_app(user: UserApp, servers: Sequence[Server], console: Co
         found.append(findings)
         try:
             await _examine(user, findings, journal)
-        except (CannotStart, *FAILURES) as error:
+        except (CannotStart, ServerEnded, *FAILURES) as error:
             findings.lines.append((False, str(error)))
         _print(console, findings)
 
