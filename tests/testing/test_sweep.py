@@ -382,6 +382,7 @@ async def test_a_block_that_is_not_left_is_reported() -> None:
             operations.append(operation)
             blocks = _current.get()
         operation._block._closed = None  # type: ignore[union-attr]
+        operation._block._owner = operation  # type: ignore[union-attr]
         _current.set(blocks)
 
     with pytest.raises(

@@ -12,11 +12,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from math import inf
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, final
 from weakref import ref
 
 from anyio.lowlevel import EventLoopToken
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 
 # The blocks around this code, innermost first. All of them, since one that was left may be gone when
 # a task that was started in it looks for those around it.
-_current: ContextVar[tuple[ref[Block], ...]] = ContextVar("current_blocks", default=())
+# A single one needs no tuple: many tasks have one block each.
+Around: TypeAlias = "ref[Block] | tuple[ref[Block], ...]"
+_current: ContextVar[Around] = ContextVar("current_blocks", default=())
 
 # The operation that this thread works for: the current one there, even when its block was left.
-_NOBODY = object()
-_kept: ContextVar[object] = ContextVar("kept_owner", default=_NOBODY)
+_kept: ContextVar[Any] = ContextVar("kept_owner", default=None)
 
 
 class Block(Listener):
@@ -50,8 +51,8 @@ class Block(Listener):
     Other threads may ask how much time is left, and nothing else.
 
     Args:
-        owner: The operation; not kept alive. Its own token cancels the block. Its ``_time_is_up()`` is called
-            when the deadline has passed, its ``_settle()`` when a token that it follows was cancelled.
+        owner: The operation; kept alive until the block is closed. Its own token cancels the block. Its
+            ``_time_is_up()`` is called when the deadline has passed.
     """
 
     __slots__ = (
@@ -86,7 +87,7 @@ class Block(Listener):
         self._closed: float | None = None  # when, on the loop's clock
         self.deadline = inf  #: on the loop's clock
         self._hard_deadline = inf  # when the grace period of a cancelation is over
-        self._owner: ref[Any] = ref(owner)
+        self._owner: Any = owner  # until it is closed
         self._name: str | None = owner._name
         self._token: CancelationToken = owner._token
         self._terms: Terms = owner._terms
@@ -139,7 +140,7 @@ class Block(Listener):
     @property
     def is_around(self) -> bool:
         """Whether the block is open, and this code runs in it, or in a task that was started from there."""
-        return self._closed is None and any(block() is self for block in _current.get())
+        return self._closed is None and any(block() is self for block in current_blocks())
 
     def call_soon(self, function: Callable[[], object]) -> bool:
         """Have *function* called by the loop, if the block is open then. Tells whether it is now."""
@@ -163,7 +164,7 @@ class Block(Listener):
             self._apply_terms()
         self._scope.__enter__()
         reference: ref[Block] = ref(self)
-        _current.set((reference, *self.outer) if self.outer else (reference,))
+        _current.set((reference, *each(self.outer)) if self.outer else reference)
         self._token._belong_to(self)
 
     def _set_out(self, deadline: float) -> None:
@@ -197,7 +198,7 @@ class Block(Listener):
     @property
     def _tells_in_time(self) -> bool:
         """Whether the token must hear of the deadline at once."""
-        owner = self._owner()
+        owner = self._owner
         return self._terms.grace > 0 or (owner is not None and owner._tells_in_time)
 
     @property
@@ -227,7 +228,7 @@ class Block(Listener):
         token = self._token
         if not token._causes or token._causes[0] is not cause:  # it was another token, or this is no news
             try:
-                if self._owner() is None or not token._cancel_by(self, cause, site):
+                if not token._cancel_by(self, cause, site):
                     return
             except Exception as error:  # it is that of somebody else, who waits for the token, too
                 report([error])
@@ -268,6 +269,7 @@ class Block(Listener):
             return remaining
         finally:
             self._closed = self._runtime.time(self._clock)
+            self._owner = None
             token = self._token
             if token._owner is self or token._callbacks:
                 token._leave(self)
@@ -281,7 +283,7 @@ class Block(Listener):
                         link()
                 self._links = ()
             current = _current.get()
-            if current and current[0]() is self:
+            if current and (current[0] if isinstance(current, tuple) else current)() is self:
                 _current.set(self._around)
 
     def outside_cancelation(self) -> Cancelation:
@@ -295,13 +297,13 @@ class Block(Listener):
 
     def enclosing_owners(self) -> Iterator[Any]:
         """The operations around this one, from the inside out. Safe in any thread."""
-        owners = (outer._owner() for outer in self._enclosing())
+        owners = (outer._owner for outer in self._enclosing())
         return (owner for owner in owners if owner is not None)
 
     def notice_deadline(self) -> None:
         """Tell the token if the deadline has passed: the scope tells only the block. Safe in any thread."""
-        owner = self._owner() if self.is_late else None
-        if owner is not None:
+        owner = self._owner
+        if owner is not None and self.is_late:
             owner._time_is_up()
 
     def _call(self, function: Callable[[], object]) -> None:
@@ -372,15 +374,18 @@ class _Hearing(Listener):
 def current_owner() -> Any:
     """Return the operation of the innermost open block that this code runs in, or ``None``."""
     kept = _kept.get()
-    for reference in _current.get():
+    for reference in current_blocks():
         block = reference()
-        owner = None if block is None else block._owner()
-        if block is not None and (block._closed is None or owner is kept):
-            return owner
+        if block is not None:
+            owner = block._owner  # as one look: another thread may be closing the block
+            if owner is not None:
+                return owner
+            if kept is not None and block._token is kept._token:
+                return kept
     return None
 
 
-def keep_current(owner: object) -> None:
+def keep_current(owner: Any) -> None:
     """Have *owner*, the current operation, stay that in this context after its block was left."""
     _kept.set(owner)
 
@@ -391,17 +396,27 @@ def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:
     return Cancelation(CancelationReason.PARENT, message, by=name, cause=cause, at=cause.at)
 
 
-def _without_closed(references: tuple[ref[Block], ...]) -> tuple[ref[Block], ...]:
-    """Return *references* to the open blocks: as a rule all of them, and then the very same tuple."""
-    for reference in references:
+def current_blocks() -> tuple[ref[Block], ...]:
+    """Return the blocks around this code, innermost first; some may have been left."""
+    return each(_current.get())
+
+
+def each(around: Around) -> tuple[ref[Block], ...]:
+    """Return *around* as a tuple, which it may be."""
+    return around if isinstance(around, tuple) else (around,)
+
+
+def _without_closed(around: Around) -> Around:
+    """Return what is *around*, the open blocks: as a rule all of them, and then the very same object."""
+    for reference in each(around):
         block = reference()
         if block is None or block._closed is not None:
-            return tuple(ref(block) for block in _open_blocks(references))
-    return references
+            return tuple(ref(block) for block in _open_blocks(around))
+    return around
 
 
-def _open_blocks(references: Iterable[ref[Block]]) -> Iterator[Block]:
-    for reference in references:
+def _open_blocks(around: Around) -> Iterator[Block]:
+    for reference in each(around):
         block = reference()
         if block is not None and block._closed is None:
             yield block

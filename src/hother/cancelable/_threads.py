@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from anyio import to_thread
 
@@ -24,6 +24,6 @@ async def run_in_thread(function: Callable[[], T], *, abandon_on_cancel: bool) -
     return await to_thread.run_sync(work, abandon_on_cancel=abandon_on_cancel)
 
 
-def _work_for(owner: object, function: Callable[[], T]) -> T:
+def _work_for(owner: Any, function: Callable[[], T]) -> T:
     keep_current(owner)  # in the thread's own copy of the context
     return function()

@@ -83,7 +83,7 @@ class LeakCheck:
         for thing in _things():
             if isinstance(thing, Block):
                 if thing not in self._blocks:
-                    left.append(f"an open block of {thing._owner() or thing._name!r}")
+                    left.append(f"an open block of {thing._owner!r}")
             else:
                 number = _callbacks_of(thing) - self._callbacks.get(thing, 0)
                 if number > 0:
