@@ -38,7 +38,7 @@ from hother.cancelable import (
     SignalCancelation,
 )
 from hother.cancelable._core import _wakeup
-from hother.cancelable._core._wakeup import call_soon, run_in, task_id, thread_safe_clock
+from hother.cancelable._core._wakeup import call_soon, run_in, running_task, thread_safe_clock
 from tests.interruption import at_line
 
 pytestmark = pytest.mark.uvloop  # everywhere here, and all of it on the real clock
@@ -145,8 +145,8 @@ async def test_a_thread_is_no_task_of_a_loop() -> None:
     """
     loop = current_token().native_token
 
-    assert task_id(loop) is not None
-    assert await anyio.to_thread.run_sync(task_id, loop) is None
+    assert running_task(loop) is not None
+    assert await anyio.to_thread.run_sync(running_task, loop) is None
 
 
 async def test_the_clock_is_the_loops_and_can_be_read_by_threads() -> None:
@@ -577,7 +577,7 @@ async def test_without_sniffio_everything_is_asyncio(monkeypatch: pytest.MonkeyP
 
     assert scope.cancelled_caught
     assert loop is current_token().native_token
-    assert task == task_id(loop)
+    assert task is running_task(loop)
     assert abs(now - anyio.current_time()) < SOON
     assert 0 <= runtime.time(clock) - now < SOON
 

@@ -7,7 +7,8 @@
    the deadline at once: for a grace period, or since somebody else listens to the token.
 3. The flag of an enclosing operation may be up before its scope is cancelled, if a thread raised it.
    Then the enclosing scope comes first: else this block would take the cancelation for its own.
-4. All that opening registers (callbacks on tokens, the current operation) closing takes away.
+4. All that opening registers (callbacks on tokens, the current operation) closing takes away, or else makes
+   nothing of: a block that is closed is nobody's current one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from anyio.lowlevel import EventLoopToken
 from ._core._reasons import Cancelation, CancelationReason
 from ._core._report import report
 from ._core._token import CancelationToken, Listener
-from ._core._wakeup import CallSite, call_at, call_soon, current_place, describe, task_id
+from ._core._wakeup import CallSite, call_at, call_soon, current_place, describe, running_task
 from ._terms import USUAL, Terms
 
 if TYPE_CHECKING:
@@ -62,13 +63,12 @@ class Block(Listener):
         "_closed",
         "_hard_deadline",
         "_links",
-        "_name",
         "_native_token",
         "_owner",
         "_runtime",
         "_scope",
         "_take_timer_back",
-        "_task_id",
+        "_task",
         "_terms",
         "_token",
         "deadline",
@@ -80,7 +80,7 @@ class Block(Listener):
     def __init__(self, owner: Any) -> None:
         # Fails, with nothing to undo, where no event loop runs.
         place = current_place()
-        self._runtime, self._native_token, self._clock, self.opened_at, self._task_id = place
+        self._runtime, self._native_token, self._clock, self.opened_at, self._task = place
         # Without arguments: by keyword, they take as long as the scope.
         self._scope = self._runtime.scopes()
         self.started_at = time()  #: in seconds since the epoch
@@ -88,12 +88,13 @@ class Block(Listener):
         self.deadline = inf  #: on the loop's clock
         self._hard_deadline = inf  # when the grace period of a cancelation is over
         self._owner: Any = owner  # until it is closed
-        self._name: str | None = owner._name
         self._token: CancelationToken = owner._token
         self._terms: Terms = owner._terms
-        around = _current.get()
-        self._around = around and _without_closed(around)
-        self.outer = self._around  #: of those around it, whom it has to do with
+        self._around: Around = _current.get()
+        self.outer: tuple[ref[Block], ...] = ()  #: of those around it, whom it has to do with
+        if self._around:
+            self._around = _without_closed(self._around)
+            self.outer = each(self._around)
         self._take_timer_back: Callable[[], object] | None = None
         self._links: tuple[CancelationToken | Callable[[], object], ...] = ()
 
@@ -135,7 +136,7 @@ class Block(Listener):
     @property
     def is_of_this_task(self) -> bool:
         """Whether the block is open, and the task that opened it runs this code."""
-        return self._closed is None and self._task_id == task_id(self._native_token)
+        return self._closed is None and self._task is running_task(self._native_token)
 
     @property
     def is_around(self) -> bool:
@@ -164,7 +165,7 @@ class Block(Listener):
             self._apply_terms()
         self._scope.__enter__()
         reference: ref[Block] = ref(self)
-        _current.set((reference, *each(self.outer)) if self.outer else reference)
+        _current.set((reference, *self.outer) if self._around else reference)
         self._token._belong_to(self)
 
     def _set_out(self, deadline: float) -> None:
@@ -269,7 +270,7 @@ class Block(Listener):
             return remaining
         finally:
             self._closed = self._runtime.time(self._clock)
-            self._owner = None
+            self._owner = self._task = None
             token = self._token
             if token._owner is self or token._callbacks:
                 token._leave(self)
@@ -282,9 +283,11 @@ class Block(Listener):
                     else:
                         link()
                 self._links = ()
-            current = _current.get()
-            if current and (current[0] if isinstance(current, tuple) else current)() is self:
-                _current.set(self._around)
+            # A single one may stay: it is closed, and to set the variable takes longer than to see that.
+            if self._around:
+                current = _current.get()
+                if isinstance(current, tuple) and current and current[0]() is self:
+                    _current.set(self._around)
 
     def outside_cancelation(self) -> Cancelation:
         """Tell why the block was cancelled from outside, as far as that can be known."""
@@ -292,7 +295,7 @@ class Block(Listener):
             outer.notice_deadline()
             cause = outer._token.cancelation
             if cause is not None and outer.now() >= outer.interrupted_at:
-                return parent_cancelation(outer._name, cause)
+                return parent_cancelation(outer._owner._name, cause)
         return Cancelation(CancelationReason.EXTERNAL)
 
     def enclosing_owners(self) -> Iterator[Any]:
@@ -401,6 +404,11 @@ def current_blocks() -> tuple[ref[Block], ...]:
     return each(_current.get())
 
 
+def open_blocks() -> list[Block]:
+    """Return the open blocks around this code, innermost first."""
+    return list(_open_blocks(current_blocks()))
+
+
 def each(around: Around) -> tuple[ref[Block], ...]:
     """Return *around* as a tuple, which it may be."""
     return around if isinstance(around, tuple) else (around,)
@@ -408,15 +416,18 @@ def each(around: Around) -> tuple[ref[Block], ...]:
 
 def _without_closed(around: Around) -> Around:
     """Return what is *around*, the open blocks: as a rule all of them, and then the very same object."""
-    for reference in each(around):
+    if not isinstance(around, tuple):
+        block = around()
+        return () if block is None or block._closed is not None else around
+    for reference in around:
         block = reference()
         if block is None or block._closed is not None:
             return tuple(ref(block) for block in _open_blocks(around))
     return around
 
 
-def _open_blocks(around: Around) -> Iterator[Block]:
-    for reference in each(around):
+def _open_blocks(references: tuple[ref[Block], ...]) -> Iterator[Block]:
+    for reference in references:
         block = reference()
         if block is not None and block._closed is None:
             yield block

@@ -46,9 +46,9 @@ except ImportError:  # then AnyIO takes everything for asyncio
 
     _running = SimpleNamespace(name=None)
 
-# Where a block runs: on what, AnyIO's token for the loop, the loop's clock, the time on it, and what tells
-# the task from the others of its loop. No class: each block needs one.
-Place: TypeAlias = "tuple[Runtime, Any, Any, float, int]"
+# Where a block runs: on what, AnyIO's token for the loop, the loop's clock, the time on it, and the backend's
+# own object for the task. No class: each block needs one.
+Place: TypeAlias = "tuple[Runtime, Any, Any, float, Any]"
 
 # How to find that out, by the name that the backend has given itself in this thread: Trio does that while it
 # runs, and asyncio does not. To ask AnyIO for the loop takes as long as to make a scope, and
@@ -60,8 +60,6 @@ _looks: dict[str | None, Callable[[], Awaitable[None]]] = {}  # and AnyIO's look
 
 def current_place() -> Place:
     """Return where this code runs: the runtime, AnyIO's token for the loop, its clock and time, the task.
-
-    Once a task has ended, another one may have its id.
 
     Raises:
         RuntimeError: If no event loop runs in this thread.
@@ -92,7 +90,7 @@ def _finders_for(loop: EventLoopToken) -> tuple[Callable[[], Place], Callable[[]
         def find_in_asyncio() -> Place:
             task: Any = current_task()
             native = task.get_loop()
-            return runtime, native, native, native.time(), id(task)
+            return runtime, native, native, native.time(), task
 
         return find_in_asyncio, get_running_loop
 
@@ -103,7 +101,7 @@ def _finders_for(loop: EventLoopToken) -> tuple[Callable[[], Place], Callable[[]
     def find_in_trio() -> Place:
         clock = lowlevel.current_clock()
         native = lowlevel.current_trio_token()
-        return trio_runtime, native, clock, clock.current_time(), id(lowlevel.current_task())
+        return trio_runtime, native, clock, clock.current_time(), lowlevel.current_task()
 
     return find_in_trio, lowlevel.current_trio_token
 
@@ -220,13 +218,10 @@ async def _call_unless(taken_back: Any, when: float, function: Callable[..., obj
 _askers: dict[type, Callable[[], object]] = {}
 
 
-def task_id(native_token: object) -> int | None:
-    """Return what tells the task that runs here from the others of its loop; ``None`` if none does.
-
-    Once a task has ended, another one may have its id.
-    """
+def running_task(native_token: object) -> object:
+    """Return the backend's own object for the task that runs here; ``None`` if none of that loop's does."""
     try:
-        return id((_askers.get(type(native_token)) or _asker(native_token))())
+        return (_askers.get(type(native_token)) or _asker(native_token))()
     except RuntimeError:  # another backend's loop runs here, or none
         return None
 

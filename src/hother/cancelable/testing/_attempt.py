@@ -10,7 +10,7 @@ from typing import Any, final
 
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class, wait_all_tasks_blocked
 
-from .._block import current_blocks
+from .._block import open_blocks
 from .._core._errors import CancelationError
 from .._core._observers import Progress, Transition, add_observer
 from .._scope import Cancelable, current_operation
@@ -83,7 +83,7 @@ class Attempt:
         self.left += (f"the operation {name}, whose block was not left" for name in self._operations.values())
 
     async def _run(self) -> None:
-        around = current_blocks()
+        around = open_blocks()
         try:
             await _WAYS[self._how](self)
         except Exception as error:
@@ -94,7 +94,7 @@ class Attempt:
         finally:
             self._is_over = True
             self._cancel = None  # it may hold the task, with its error and all that was in its frames
-            if any(block not in around for block in current_blocks()):
+            if any(block not in around for block in open_blocks()):
                 self.left.append(
                     f"a block among the current ones; the current operation is {current_operation()}"
                 )
