@@ -134,8 +134,9 @@ class Contract(Listener):
         self.runtime, self.loop, _, _, _ = current_place()
         self.scope = CancelScope() if self.timeout is None else move_on_after(self.timeout)
         self.scope.__enter__()
+        self.is_open = True
         self.around = _around.get()
-        _around.set((ref(self), *self.around))
+        _around.set(ref(self) if self.around is None else (ref(self), self.around))
         self.token._belong_to(self)
         if self.follows is not None:
             self.follows._listen(self)
@@ -144,7 +145,9 @@ class Contract(Listener):
         self.token._leave(self)
         if self.follows is not None:
             self.follows._remove_callback(self)
-        _around.set(self.around)
+        self.is_open = False  # which is why a single one may stay the current one
+        if self.around is not None:
+            _around.set(self.around)
         return self.scope.__exit__(*exc)
 
     def hear(self, cause: Cancelation, site: CallSite) -> None:
@@ -156,7 +159,7 @@ class Contract(Listener):
                 call_soon(EventLoopToken(self.runtime.backend, self.loop), self.scope.cancel)
 
 
-_around: ContextVar[tuple[ref[Contract], ...]] = ContextVar("around", default=())
+_around: ContextVar[Any] = ContextVar("around", default=None)  # innermost first: a reference, and the rest
 
 
 async def contract_block() -> None:
