@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -20,6 +21,7 @@ import wsproto
 from wsproto.events import AcceptConnection, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 
+import hother.cancelable
 from hother.cancelable._doctor import _blind_spots, _runner, _shutdown, _work
 from hother.cancelable._doctor._answers import Ending
 from hother.cancelable._doctor._catalogue import SCENARIOS
@@ -233,8 +235,10 @@ ITS_OWN = """Traceback (most recent call last):
   File "/x/hypercorn/run.py", line 1, in run
 trio.BusyResourceError: no
 """
-OF_OURS = ITS_OWN.replace("/x/hypercorn/run.py", "/x/hother/cancelable/asgi/_exchange.py")
-OF_THE_DOCTOR = ITS_OWN.replace("/x/hypercorn/run.py", "/x/hother/cancelable/_doctor/_probe/_witness.py")
+HERE = Path(hother.cancelable.__file__).parent
+OF_OURS = ITS_OWN.replace("/x/hypercorn/run.py", str(HERE / "asgi" / "_exchange.py"))
+OF_THE_DOCTOR = ITS_OWN.replace("/x/hypercorn/run.py", str(HERE / "_doctor" / "_probe" / "_witness.py"))
+IN_OUR_DIRECTORY = ITS_OWN.replace("/x/hypercorn/run.py", "/x/hother.cancelable/.venv/trio/_util.py")
 
 
 class Mortal(Peer):
@@ -250,6 +254,7 @@ class Mortal(Peer):
     ("logs", "verdicts", "ends"),
     [
         ([ITS_OWN, "", ""], [Verdict.PASS, Verdict.PASS], 1),
+        ([IN_OUR_DIRECTORY, "", ""], [Verdict.PASS, Verdict.PASS], 1),
         ([OF_THE_DOCTOR, "", ""], [Verdict.PASS, Verdict.PASS], 1),
         (["no traceback", "", ""], [Verdict.PASS, Verdict.PASS], 1),
         ([ITS_OWN] * 2 + [""], [Verdict.PASS, Verdict.PASS], 2),

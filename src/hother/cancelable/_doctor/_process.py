@@ -26,8 +26,9 @@ TIME_TO_START = 30.0
 _TIME_TO_END = 6.0
 _GUARD = Path(__file__).with_name("_guard.py")
 _PACKAGES = str(Path(__file__).parents[3])  # where this library is
+_OURS = str(Path(__file__).parents[1])
 _TRACEBACK = "Traceback (most recent call last)"
-_FRAME_OF_OURS = re.compile(r'File ".*\bhother.cancelable\W(?!_doctor\b)')
+_FRAME_OF_OURS = re.compile(rf'File "{re.escape(_OURS)}\W(?!_doctor\b)')
 
 
 class CannotStart(Exception):
