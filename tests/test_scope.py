@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import weakref
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import timedelta
 from math import inf, nan
@@ -1047,19 +1049,52 @@ async def test_a_block_that_is_left_in_another_context_leaves_that_context_alone
         assert operation.status is OperationStatus.COMPLETED
 
 
-async def test_who_cancels_a_token_meets_no_trace_of_an_operation_that_was_dropped_in_its_block() -> None:
+async def test_a_block_that_was_forgotten_is_stopped_like_any_that_is_open() -> None:
     """
-    A fixture that has failed may forget what it entered.
+    A fixture that has failed may forget what it entered: until that is left, the operation lives.
     """
     token = CancelationToken()
     operation = Cancelable.with_token(token)
+    reference = weakref.ref(operation)
     await operation.__aenter__()
     block = operation._block
     assert block is not None
     del operation
     gc.collect()
 
-    token.cancel()
+    token.cancel()  # whoever does meets no error
 
+    assert block._scope.cancel_called
     assert block.close(None) is None
     assert current_operation() is None
+    assert reference() is None
+
+
+@pytest.mark.parametrize("end", [None, "cancel", "fail"])
+async def test_a_block_that_was_left_keeps_neither_its_operation_nor_its_task(end: str | None) -> None:
+    """
+    Both go without the garbage collector, however it was left, and whoever looks at the block.
+    """
+    blocks: list[Any] = []
+    operations: list[weakref.ref[Cancelable]] = []
+
+    async def work() -> None:
+        with suppress(KeyError):
+            async with Cancelable(raise_on_cancel=False) as operation:
+                blocks.append(operation._block)
+                operations.append(weakref.ref(operation))
+                if end == "fail":
+                    raise KeyError
+                if end == "cancel":
+                    operation.cancel()
+                    await checkpoint()
+
+    gc.disable()
+    try:
+        await work()
+        await checkpoint()  # a cancelation stays in the task until then, with its frames
+
+        assert operations[0]() is None
+        assert blocks[0]._task is None
+    finally:
+        gc.enable()
