@@ -40,6 +40,7 @@ from hother.cancelable import (
     TimeoutCancelation,
     current_operation,
 )
+from hother.cancelable._block import Block
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -691,6 +692,31 @@ async def test_an_operation_that_is_gone_does_not_hide_those_around_it() -> None
 
     assert late.cancelation is not None
     assert (late.cancelation.reason, late.cancelation.by) == (CancelationReason.PARENT, "outer")
+
+
+async def test_an_outer_block_that_another_thread_leaves_meanwhile_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    A loop in a worker thread knows the blocks around that, which others leave when they like.
+    """
+
+    def is_left_just_then(block: Block) -> None:
+        block._closed, block._owner = block.now(), None  # as its own thread does
+
+    async with Cancelable(name="outer") as outer, Cancelable() as inner:
+        outer.cancel()
+        block = outer._block
+        assert block is not None
+        assert inner._block is not None
+        before = inner._block.outside_cancelation()
+        with monkeypatch.context() as patched:
+            patched.setattr(Block, "notice_deadline", is_left_just_then)
+            after = inner._block.outside_cancelation()
+        block._closed, block._owner = None, outer
+
+    assert (before.reason, before.by) == (CancelationReason.PARENT, "outer")
+    assert after.reason is CancelationReason.EXTERNAL
 
 
 async def test_a_shielded_scope_holds_the_cancelation_back() -> None:

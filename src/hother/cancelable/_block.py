@@ -293,9 +293,10 @@ class Block(Listener):
         """Tell why the block was cancelled from outside, as far as that can be known."""
         for outer in self._enclosing():
             outer.notice_deadline()
-            cause = outer._token.cancelation
-            if cause is not None and outer.now() >= outer.interrupted_at:
-                return parent_cancelation(outer._owner._name, cause)
+            owner, cause = outer._owner, outer._token.cancelation
+            # It may run in another thread's loop, and be closed meanwhile.
+            if owner is not None and cause is not None and outer.now() >= outer.interrupted_at:
+                return parent_cancelation(owner._name, cause)
         return Cancelation(CancelationReason.EXTERNAL)
 
     def enclosing_owners(self) -> Iterator[Any]:
