@@ -1070,6 +1070,21 @@ async def test_a_block_that_was_forgotten_is_stopped_like_any_that_is_open() -> 
     assert reference() is None
 
 
+async def test_a_block_that_is_just_being_left_is_of_no_thread_without_tasks() -> None:
+    """
+    It has no task any more by then, and neither has the thread: these are not the same.
+    """
+    async with Cancelable() as operation:
+        block = operation._block
+        assert block is not None
+        assert block.is_of_this_task
+        task, block._task = block._task, None  # as seen by a thread that found it open
+        is_of_thread = await anyio.to_thread.run_sync(lambda: block.is_of_this_task)
+        block._task = task
+
+    assert not is_of_thread
+
+
 @pytest.mark.parametrize("end", [None, "cancel", "fail"])
 async def test_a_block_that_was_left_keeps_neither_its_operation_nor_its_task(end: str | None) -> None:
     """

@@ -136,7 +136,8 @@ class Block(Listener):
     @property
     def is_of_this_task(self) -> bool:
         """Whether the block is open, and the task that opened it runs this code."""
-        return self._closed is None and self._task is running_task(self._native_token)
+        task = self._task  # read before asking: another thread may be closing the block, and run no task
+        return task is not None and self._closed is None and task is running_task(self._native_token)
 
     @property
     def is_around(self) -> bool:

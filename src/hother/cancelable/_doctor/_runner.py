@@ -285,8 +285,9 @@ async def run_server(
                 await run.warm_up(targets)
                 await _judge_until_it_ends(run, left, ends, report)
     except (CannotStart, OSError, EOFError) as error:
+        problems = [("server", why) for why in (*ends, str(error))]
         for scenario in left:
-            report(Result(server.name, scenario, Verdict.FAIL, [("server", str(error))]))
+            report(Result(server.name, scenario, Verdict.FAIL, problems))
 
 
 async def _judge_until_it_ends(
