@@ -67,8 +67,8 @@ Hypercorn's Trio worker ends, with all of its connections, when a client that ha
 hangs up between the last two writes of an answer: one task closes the connection's sending side while another
 one writes, and nobody catches the `trio.BusyResourceError`. An application that returns without an answer, as
 one does that its server cancels, is all that it takes. No middleware sees that write. The doctor starts such
-a server again, plays the scenario once more, and says so below its table; if the middleware's code is in a
-traceback, it fails instead. Have a supervisor start workers again, or run Hypercorn on asyncio.
+a server again, twice for a scenario, plays that again, and says so below its table; if this library's code is
+in a traceback, it fails instead. Have a supervisor start workers again, or run Hypercorn on asyncio.
 """
 
 

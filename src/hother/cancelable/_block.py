@@ -94,7 +94,7 @@ class Block(Listener):
         self.outer: tuple[ref[Block], ...] = ()  #: of those around it, whom it has to do with
         if self._around:
             self._around = _without_closed(self._around)
-            self.outer = each(self._around)
+            self.outer = _as_tuple(self._around)
         self._take_timer_back: Callable[[], object] | None = None
         self._links: tuple[CancelationToken | Callable[[], object], ...] = ()
 
@@ -403,7 +403,7 @@ def parent_cancelation(name: str | None, cause: Cancelation) -> Cancelation:
 
 def current_blocks() -> tuple[ref[Block], ...]:
     """Return the blocks around this code, innermost first; some may have been left."""
-    return each(_current.get())
+    return _as_tuple(_current.get())
 
 
 def open_blocks() -> list[Block]:
@@ -411,7 +411,7 @@ def open_blocks() -> list[Block]:
     return list(_open_blocks(current_blocks()))
 
 
-def each(around: Around) -> tuple[ref[Block], ...]:
+def _as_tuple(around: Around) -> tuple[ref[Block], ...]:
     """Return *around* as a tuple, which it may be."""
     return around if isinstance(around, tuple) else (around,)
 
