@@ -146,7 +146,7 @@ class WorkingListener(WorkingFloor):
 def _place() -> tuple[Any, Any, int]:
     """Note what it takes to put a scope in here later: the task, the scope around, and its native cancels."""
     task: Any = current_task()
-    state = _states.get(weakref.ref(task))
+    state = _states.get(weakref.ref(task)) if _states else None
     around = None if state is None else state.cancel_scope
     return task, around, 0 if sys.version_info < (3, 11) else task.cancelling()
 

@@ -154,7 +154,7 @@ class Contract(Listener):
         """Stop for *cause*, if it is news."""
         if self.token._cancel_by(self, cause, site):
             if site.is_in(self.loop):
-                self.scope.cancel()
+                self.runtime.cancel(self.scope, "")
             else:
                 call_soon(EventLoopToken(self.runtime.backend, self.loop), self.scope.cancel)
 

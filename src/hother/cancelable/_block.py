@@ -246,7 +246,7 @@ class Block(Listener):
             why = site.why if site.cause is cause else site.describe(cause)
             if self._terms is USUAL and self._closed is None:
                 self._hard_deadline = -inf
-                self._scope.cancel(why)
+                self._runtime.cancel(self._scope, why)
             else:
                 self._cancel(why)
         else:
@@ -331,7 +331,7 @@ class Block(Listener):
             return
         if self._terms is USUAL:  # then nobody asks when that was
             self._hard_deadline = -inf
-            self._scope.cancel(why)
+            self._runtime.cancel(self._scope, why)
             return
         over = self.now() + self._terms.grace
         if over < self._hard_deadline:
@@ -339,7 +339,7 @@ class Block(Listener):
         if self._terms.grace:
             self._scope.deadline = self.interrupted_at
         else:
-            self._scope.cancel(why)
+            self._runtime.cancel(self._scope, why)
         self._tell_cleanup()
 
     def _tell_cleanup(self) -> None:

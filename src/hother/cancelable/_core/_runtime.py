@@ -12,16 +12,21 @@ if TYPE_CHECKING:
 
 @final
 class Runtime:
-    """A backend: AnyIO's, the class of its scopes, and what reads the clock of a loop.
+    """A backend: AnyIO's, the class of its scopes, what cancels them, and what reads the clock of a loop.
 
     No bound method of a clock: ten thousand blocks would have one each.
     """
 
-    __slots__ = ("backend", "scopes", "time")
+    __slots__ = ("backend", "cancel", "scopes", "time")
 
     def __init__(
-        self, backend: type[AsyncBackend], scopes: type[CancelScope], time: Callable[[Any], float]
+        self,
+        backend: type[AsyncBackend],
+        scopes: type[CancelScope],
+        cancel: Callable[[CancelScope, str], None],
+        time: Callable[[Any], float],
     ) -> None:
         self.backend = backend  #: AnyIO's
         self.scopes = scopes  #: called without arguments
+        self.cancel = cancel  #: called with a scope, and with why
         self.time = time  #: the time on a clock, which any thread may ask for

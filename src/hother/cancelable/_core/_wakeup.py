@@ -85,7 +85,9 @@ def _finders_for(loop: EventLoopToken) -> tuple[Callable[[], Place], Callable[[]
     if hasattr(loop.native_token, "call_soon_threadsafe"):
         from asyncio import current_task, get_running_loop
 
-        runtime = Runtime(backend, scopes, lambda loop: loop.time())
+        from ._concise import concise_cancel
+
+        runtime = Runtime(backend, scopes, concise_cancel(scopes), lambda loop: loop.time())
 
         def find_in_asyncio() -> Place:
             task: Any = current_task()
@@ -96,7 +98,7 @@ def _finders_for(loop: EventLoopToken) -> tuple[Callable[[], Place], Callable[[]
 
     from trio import lowlevel
 
-    trio_runtime = Runtime(backend, scopes, lambda clock: clock.current_time())
+    trio_runtime = Runtime(backend, scopes, scopes.cancel, lambda clock: clock.current_time())
 
     def find_in_trio() -> Place:
         clock = lowlevel.current_clock()

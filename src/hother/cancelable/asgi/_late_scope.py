@@ -42,6 +42,8 @@ from weakref import ref
 
 import anyio
 
+from .._core._concise import concise_cancel
+
 if TYPE_CHECKING:
     from asyncio import Task
 
@@ -117,8 +119,10 @@ def note_place_in_asyncio(serial: int) -> Place:
         return None
     if task is None or not (_works or _put_in_works(task)):
         return None
-    state = _states.get(ref(task))
-    around = None if state is None else state.cancel_scope
+    around = None
+    if _states:  # else not to ask takes a third of all this
+        state = _states.get(ref(task))
+        around = None if state is None else state.cancel_scope
     return task, around, serial, task.cancelling() if _COUNTS_CANCELS else 0
 
 
@@ -389,6 +393,8 @@ def _make_scope_type(scope_type: Any) -> Any:
             "serial",  # in which order scopes were opened
             "tasks",  # ... and _tasks; ``None`` until somebody asks for them
         )
+
+        cancel = concise_cancel(scope_type)
 
         def place(self: Any, task: Any, outside: Any, serial: int, cancels: int) -> None:
             """Do what AnyIO does where a scope is made and entered."""
