@@ -1,9 +1,9 @@
 """AnyIO's cancel on asyncio, in fewer words.
 
 It tells each task that it interrupts by whom, and for that puts the running task into words: with its
-coroutine, where that waits, and what is called when it ends. That is a quarter of all that happens until the
-interrupted task has ended; and of ten thousand that one token cancels, each is told the same again. The name of
-the task will do.
+coroutine, where that is, and what is called when it ends. That is a quarter of all that happens until the
+interrupted task has ended; and of ten thousand that one token cancels, each is told the same again. The name
+of the task will do.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def concise_cancel(scope_type: type[CancelScope]) -> Callable[[CancelScope, str], None]:
-    """Return the ``cancel()`` of a class of scopes, called with the scope: AnyIO's own code, and nothing else.
+    """Return AnyIO's own ``cancel()`` for a class of scopes, as a function of a scope and a reason.
 
-    But that finds, as what it asks for the running task, something that tells no more than the name. Where it
-    asks for none, or wants to know more of it, the method is returned as it is.
+    But what it asks for the running task tells it no more than the name. Where it asks for none, or wants to
+    know more of it, the method is returned as it is.
     """
     cancel: Any = scope_type.cancel
     if not (isinstance(cancel, FunctionType) and "current_task" in cancel.__code__.co_names):
