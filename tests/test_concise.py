@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import current_task
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from anyio import CancelScope, create_task_group, sleep_forever, wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
 
 from hother.cancelable import Cancelable, CancelationToken
 from hother.cancelable._core._concise import concise_cancel
@@ -115,6 +116,18 @@ async def test_what_is_not_as_known_is_called_as_it_is(scope_type: Any) -> None:
     A release of AnyIO's that does it in another way is right, whatever it says.
     """
     assert concise_cancel(scope_type) is scope_type.cancel
+
+
+async def test_the_trial_needs_no_task() -> None:
+    """
+    What is found where no task runs holds for all tasks.
+    """
+    found: list[object] = []
+    asyncio.get_running_loop().call_soon(lambda: found.append(concise_cancel(cast("Any", Scope))))
+
+    await checkpoint()
+
+    assert found == [Scope.cancel]
 
 
 async def test_a_cancel_is_the_scopes_own_code() -> None:

@@ -26,10 +26,13 @@ def concise_cancel(scope_type: type[CancelScope]) -> Callable[[CancelScope, str]
     cancel: Any = scope_type.cancel
     if not (isinstance(cancel, FunctionType) and "current_task" in cancel.__code__.co_names):
         return cancel  # type: ignore[no-any-return]
-    names = {**cancel.__globals__, "current_task": _name_of_running_task}
+    names = {**cancel.__globals__, "current_task": lambda: "a trial"}  # whether a task runs here or not
     code = cancel.__code__.replace()  # of its own: CPython notes in it where the names were found
     concise = FunctionType(code, names, cancel.__name__, cancel.__defaults__, cancel.__closure__)
-    return concise if _works(concise, scope_type) else cancel
+    if not _works(concise, scope_type):
+        return cancel
+    names["current_task"] = _name_of_running_task
+    return concise
 
 
 def _name_of_running_task() -> str | None:
@@ -40,7 +43,7 @@ def _name_of_running_task() -> str | None:
 def _works(cancel: Callable[[CancelScope, str], None], scope_type: type[CancelScope]) -> bool:
     scope = scope_type()
     try:
-        cancel(scope, "a trial: nobody is in this scope")
+        cancel(scope, "nobody is in this scope")
     except Exception:
         return False
     return scope.cancel_called
