@@ -154,7 +154,10 @@ class Contract(Listener):
         """Stop for *cause*, if it is news."""
         if self.token._cancel_by(self, cause, site):
             if site.is_in(self.loop):
-                self.runtime.cancel(self.scope, "")
+                if self.runtime.cancel is None:
+                    self.scope.cancel()
+                else:
+                    self.runtime.cancel(self.scope, "")
             else:
                 call_soon(EventLoopToken(self.runtime.backend, self.loop), self.scope.cancel)
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 from anyio import CancelScope, create_task_group, sleep_forever, wait_all_tasks_blocked
+from anyio._backends._asyncio import CancelScope as AsyncioCancelScope
 from anyio.lowlevel import checkpoint
 
 from hother.cancelable import Cancelable, CancelationToken
@@ -49,7 +50,7 @@ async def test_an_interrupted_task_is_told_who_did_it_and_why() -> None:
     words = await told(lambda token: token.cancel(message="enough"))
 
     assert words.startswith("Cancelled via cancel scope ")
-    assert words.endswith(" by supervisor; reason: manual: enough")
+    assert words.endswith(" by 'supervisor'; reason: manual: enough")
 
 
 async def test_where_no_task_runs_nobody_is_named() -> None:
@@ -77,15 +78,37 @@ async def test_scopes_of_others_go_on_as_before() -> None:
 
 
 class Scope:
-    """A scope of a release that is not known yet."""
+    """A scope of a release that is not known yet: it wants to know more of the task than its name."""
 
-    cancel_called = False
+    cancel_called = _cancel_called = False
+    _cancel_reason = ""
+    _host_task: object = None
+
+    def _deliver_cancellation(self, *args: object) -> None:  # spelling: theirs
+        """Interrupt whoever is in it."""
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel it, and want to know more of the task than its name."""
+        """Cancel it."""
         task: Any = current_task()
         task.get_coro()
-        self.cancel_called = True
+
+
+class OtherLoopScope(Scope):
+    """One that asks for the task of a loop."""
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel it."""
+        current_task(self)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+class TellingScope(Scope):
+    """One that hands the task on."""
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel it."""
+        task = current_task()
+        self._cancel_reason = f"by somebody: {task} by {task}; reason: {reason}"
+        self._deliver_cancellation(self, task)  # spelling: theirs
 
 
 class SilentScope(Scope):
@@ -93,15 +116,6 @@ class SilentScope(Scope):
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel it."""
-        self.cancel_called = True
-
-
-class IdleScope(Scope):
-    """One that does something else."""
-
-    def cancel(self, reason: str | None = None) -> None:
-        """Ask for the task, and be done."""
-        current_task()
 
 
 class CompiledScope(Scope):
@@ -110,12 +124,21 @@ class CompiledScope(Scope):
     cancel = print  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("scope_type", [Scope, SilentScope, IdleScope, CompiledScope])
+class PatchedScope(Scope):
+    """One whose method somebody has replaced by another module's."""
+
+    cancel: Any = AsyncioCancelScope.cancel
+
+
+@pytest.mark.parametrize(
+    "scope_type",
+    [Scope, OtherLoopScope, TellingScope, SilentScope, CompiledScope, PatchedScope],
+)
 async def test_what_is_not_as_known_is_called_as_it_is(scope_type: Any) -> None:
     """
     A release of AnyIO's that does it in another way is right, whatever it says.
     """
-    assert concise_cancel(scope_type) is scope_type.cancel
+    assert concise_cancel(scope_type) is None
 
 
 async def test_the_trial_needs_no_task() -> None:
@@ -123,11 +146,39 @@ async def test_the_trial_needs_no_task() -> None:
     What is found where no task runs holds for all tasks.
     """
     found: list[object] = []
-    asyncio.get_running_loop().call_soon(lambda: found.append(concise_cancel(cast("Any", Scope))))
+    scope_type = type(CancelScope())
+    asyncio.get_running_loop().call_soon(lambda: found.append(concise_cancel(scope_type)))
 
     await checkpoint()
 
-    assert found == [Scope.cancel]
+    assert found != [None]
+    assert len(found) == 1
+
+
+async def test_a_task_without_a_name_is_a_task() -> None:
+    """
+    Whatever its name does: the scope would say that it is cancelled, and nobody would be interrupted.
+    """
+
+    class Task:
+        pass
+
+    cancel: Any = concise_cancel(type(CancelScope()))
+    scope = CancelScope()
+    nameless: Any = Task()
+    loop, task = asyncio.get_running_loop(), cast("Any", current_task())
+    asyncio._leave_task(loop, task)
+    asyncio._enter_task(loop, nameless)
+    try:
+        cancel(scope, "enough")
+    finally:
+        asyncio._leave_task(loop, nameless)
+        asyncio._enter_task(loop, task)
+
+    with scope, pytest.raises(asyncio.CancelledError, match="by a task; reason: enough") as info:
+        await sleep_forever()
+    assert info.value.args
+    assert scope.cancel_called
 
 
 async def test_a_cancel_is_the_scopes_own_code() -> None:

@@ -246,7 +246,11 @@ class Block(Listener):
             why = site.why if site.cause is cause else site.describe(cause)
             if self._terms is USUAL and self._closed is None:
                 self._hard_deadline = -inf
-                self._runtime.cancel(self._scope, why)
+                cancel = self._runtime.cancel
+                if cancel is None:
+                    self._scope.cancel(why)
+                else:
+                    cancel(self._scope, why)
             else:
                 self._cancel(why)
         else:
@@ -331,7 +335,7 @@ class Block(Listener):
             return
         if self._terms is USUAL:  # then nobody asks when that was
             self._hard_deadline = -inf
-            self._runtime.cancel(self._scope, why)
+            self._interrupt(why)
             return
         over = self.now() + self._terms.grace
         if over < self._hard_deadline:
@@ -339,8 +343,15 @@ class Block(Listener):
         if self._terms.grace:
             self._scope.deadline = self.interrupted_at
         else:
-            self._runtime.cancel(self._scope, why)
+            self._interrupt(why)
         self._tell_cleanup()
+
+    def _interrupt(self, why: str) -> None:
+        cancel = self._runtime.cancel
+        if cancel is None:
+            self._scope.cancel(why)
+        else:
+            cancel(self._scope, why)
 
     def _tell_cleanup(self) -> None:
         if self._terms.cleanup is not None:

@@ -23,10 +23,10 @@ class Runtime:
         self,
         backend: type[AsyncBackend],
         scopes: type[CancelScope],
-        cancel: Callable[[CancelScope, str], None],
+        cancel: Callable[[CancelScope, str], None] | None,
         time: Callable[[Any], float],
     ) -> None:
         self.backend = backend  #: AnyIO's
         self.scopes = scopes  #: called without arguments
-        self.cancel = cancel  #: called with a scope, and with why
+        self.cancel = cancel  #: called with a scope, and with why; ``None``: their own
         self.time = time  #: the time on a clock, which any thread may ask for

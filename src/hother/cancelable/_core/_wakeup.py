@@ -98,7 +98,7 @@ def _finders_for(loop: EventLoopToken) -> tuple[Callable[[], Place], Callable[[]
 
     from trio import lowlevel
 
-    trio_runtime = Runtime(backend, scopes, scopes.cancel, lambda clock: clock.current_time())
+    trio_runtime = Runtime(backend, scopes, None, lambda clock: clock.current_time())
 
     def find_in_trio() -> Place:
         clock = lowlevel.current_clock()

@@ -42,8 +42,6 @@ from weakref import ref
 
 import anyio
 
-from .._core._concise import concise_cancel
-
 if TYPE_CHECKING:
     from asyncio import Task
 
@@ -393,8 +391,6 @@ def _make_scope_type(scope_type: Any) -> Any:
             "serial",  # in which order scopes were opened
             "tasks",  # ... and _tasks; ``None`` until somebody asks for them
         )
-
-        cancel = concise_cancel(scope_type)
 
         def place(self: Any, task: Any, outside: Any, serial: int, cancels: int) -> None:
             """Do what AnyIO does where a scope is made and entered."""
