@@ -362,6 +362,28 @@ async def test_nobody_notices_a_scope_that_nobody_cancels() -> None:
         assert not around._child_scopes
 
 
+@pytest.mark.only_on("asyncio")
+@pytest.mark.parametrize("opened", [enter_scope, EagerScope], ids=["entered", "ordinary"])
+async def test_who_leaves_it_before_those_in_it_is_told(opened: Open) -> None:
+    """
+    As AnyIO tells them, in a task that it knows nothing else of; and those in it can still be left.
+    """
+
+    async def unmanaged() -> None:
+        scope, inner = opened(), CancelScope()
+        inner.__enter__()
+        try:
+            with pytest.raises(RuntimeError, match="cancel scope"):
+                scope.close(None)
+            assert innermost() is inner
+        finally:
+            inner.__exit__(None, None, None)
+        scope.close(None)
+        assert innermost() is None
+
+    await asyncio.create_task(unmanaged())
+
+
 # --- Against those that are entered
 
 Program = list[Any]
@@ -517,7 +539,7 @@ async def test_if_scopes_have_something_new_they_are_entered_as_before(monkeypat
 
     setattr(NewScope, "__slots__", (*_asyncio.CancelScope.__slots__, "_novelty"))  # noqa: B010
     monkeypatch.setattr(_asyncio, "CancelScope", NewScope)
-    for name in ("_works", "_backend", "_states", "_forget", "_scope_type"):
+    for name in ("_works", "_states", "_forget", "_scope_type"):
         monkeypatch.setattr(_late_scope, name, getattr(_late_scope, name))
     monkeypatch.setattr(_late_scope, "_works", None)
 

@@ -18,6 +18,7 @@ import anyio
 from anyio.lowlevel import EventLoopToken
 
 from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn, this_loop
+from ._response import COMPLETE
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -55,19 +56,24 @@ class Crowd:
         self._keeping: anyio.Lock | None = None  # held by the one task that rings in its place ...
         self._wanted: anyio.Event | None = None  # ... and what that waits for, while there is one
 
-    def enter(self, exchange: Exchange, *, cannot_wait: bool, is_answered: bool) -> bool:
-        """Take note of a request that waits. Returns whether it is to be monitored at once.
+    def enter(self, exchange: Exchange, since: float, *, cannot_wait: bool) -> None:
+        """Take note of a request that waits, and have it monitored, now or later.
 
-        One that has been answered need not: what its client's leaving would end is a last message that
-        has got stuck, which takes its time.
+        One that has been answered is not monitored at once: what its client's leaving would end is a last
+        message that has got stuck, which takes its time.
+
+        Args:
+            exchange: The request.
+            since: Since when it waits, on the loop's clock, in seconds.
+            cannot_wait: Whether it is to be monitored at once in any case.
         """
         self._open += 1
-        if cannot_wait or (self._open <= FEW and not is_answered):
-            return True
-        now = self._young[exchange] = exchange.now()
+        if cannot_wait or (self._open <= FEW and exchange._phase is not COMPLETE):
+            exchange.monitor()
+            return
+        self._young[exchange] = since
         if self._alarm is None:
-            self._set_alarm(exchange, now + PATIENCE)
-        return False
+            self._set_alarm(exchange, since + PATIENCE)
 
     def leave(self, exchange: Exchange) -> None:
         """Take note that a request is over."""

@@ -194,7 +194,9 @@ class Exchange(Response, Listener):
         return self._finish(mark)
 
     @coroutine
-    def _go_on(self, steps: Any, trap: Any, mark: Mark) -> Generator[Any, Any, None]:
+    def _go_on(  # noqa: C901 (each call would take its time)
+        self, steps: Any, trap: Any, mark: Mark
+    ) -> Generator[Any, Any, None]:
         """Await the rest of the application, and `_finish`.
 
         Does what `_steps.go_on` does, and has its frame in common with it: each open request has one. What is
@@ -202,7 +204,7 @@ class Exchange(Response, Listener):
         """
         answer = interruption = None
         try:
-            turns = self._begin_to_wait(trap)
+            turns, turn = self._begin_to_wait(trap), trap
             while True:
                 try:
                     answer = yield trap
@@ -216,14 +218,51 @@ class Exchange(Response, Listener):
                 else:
                     trap = steps.send(answer)
                 if turns:
-                    turns = self._turns_left(trap, turns)
+                    turns = turns - 1 if trap is turn else 0
+                    if not turns:
+                        self._get_in_line(self.monitors, cannot_wait=self._course is not None)
         except StopIteration:  # of a step that was the last
             pass
         except BaseException as error:
             self._error = error
         finally:
-            del answer, interruption, trap
-        yield from self._finish(mark).__await__()
+            answer = interruption = trap = turn = None
+        if self._error is not None or not self._has_ended_quietly(mark):
+            yield from self._finish(mark).__await__()
+
+    def _has_ended_quietly(self, mark: Mark) -> bool:
+        """Do at once all that `_finish` does, if nothing has happened to the request but that it waited.
+
+        Returns:
+            Whether that was all: else there is something to see to, or to wait for.
+        """
+        monitors, token = self._monitors, self._token
+        assert monitors is not None  # made when the application began to wait
+        self._has_ended = True  # before the look: see `start`
+        if not (self._course or monitors.running or token._causes or self._outer or self._outer_token):
+            if (crowd := monitors.crowd) is not None:
+                monitors.crowd = None
+                crowd.leave(self)
+            try:
+                close_work_scope(self, None)
+            except BaseException as remaining:  # as in `_application_ended`
+                self._error = remaining
+            if self._error is None and not monitors.running:
+                self._is_open = False
+                token._owner = None
+                mark[0] = None
+                if mark[1] is not None:
+                    set_mark(mark[1])
+                    mark[1] = None
+                self._scope[EXCHANGE_KEY] = None
+                if self._reader is not None:
+                    self._reader.stop()
+                    self._reader.close(self._farewell)
+                self._middleware._shutdown.leave(self)
+                self._place = self._course = None
+                return True
+        self._has_ended = False
+        return False
 
     async def _finish(self, mark: Mark) -> None:
         """The application has ended: see to it that the client gets an answer, and let go of everything."""
@@ -234,7 +273,7 @@ class Exchange(Response, Listener):
                     await self._settle()
             finally:
                 self._end(mark)
-                if self._monitors is not None and self._monitors.are_running and not self._is_closed:
+                if self._monitors is not None and self._monitors.running and not self._is_closed:
                     await self._wait_for(self._monitors)
         finally:
             try:
@@ -268,10 +307,10 @@ class Exchange(Response, Listener):
         Who begins it in the middle of the step, as a signal handler may, finds the request by its context.
         """
         if self._outer is None:
-            shutdown = self._shutdown
+            shutdown = self._middleware._shutdown
             shutdown.in_flight.add(self)
-            if (event := shutdown.event) is not None:
-                self.course.react_late(event)
+            if shutdown.token._causes:
+                self.course.react_late(shutdown.token._causes[0])
 
     def _give_back_scope(self) -> None:
         """Have the ASGI scope tell of the request around this one, if there is one."""
@@ -303,8 +342,8 @@ class Exchange(Response, Listener):
         self._token._owner = None
         if self._course is not None:
             self._course.end()
-        if self._monitors is not None and self._monitors.is_in_line:
-            crowd_of(self._monitors.loop).leave(self)
+        if self._monitors is not None and self._monitors.crowd is not None:
+            self._monitors.crowd.leave(self)
         if self._reader is not None:
             self._reader.stop()
         self.stop_reading()
@@ -412,28 +451,19 @@ class Exchange(Response, Listener):
         self._take_off()
         monitors.context = copy_context()
         monitors.began = monitors.loop.now()
-        cannot_wait = self._course is not None or self._limit() < LONGEST
+        is_limited = shortest_timeout() < LONGEST or self._middleware._options.shortest_timeout < LONGEST
+        cannot_wait = self._course is not None or (is_limited and self._limit() < LONGEST)
         turns = TURNS if trap is monitors.loop.turn and not cannot_wait else 0
         if not turns:
-            self._get_in_line(cannot_wait=cannot_wait)
-        if self._cause is None and (cancelation := self._token.cancelation) is not None:
-            self._cancelled(cancelation)  # another thread was not told where to call us
+            self._get_in_line(monitors, cannot_wait=cannot_wait)
+        if self._token._causes and self._cause is None:
+            self._cancelled(self._token._causes[0])  # another thread was not told where to call us
         return turns
 
-    def _turns_left(self, trap: object, turns: int) -> int:
-        """The application waits again. Returns how many turns it may take now, as `_begin_to_wait` does."""
-        if trap is self.monitors.loop.turn and turns > 1:
-            return turns - 1
-        self._get_in_line(cannot_wait=self._course is not None)
-        return 0
-
-    def _get_in_line(self, *, cannot_wait: bool) -> None:
+    def _get_in_line(self, monitors: Monitors, *, cannot_wait: bool) -> None:
         """Be one of the crowd from now on."""
-        monitors = self.monitors
-        monitors.is_in_line = True
-        is_answered = self._phase is Phase.COMPLETE
-        if crowd_of(monitors.loop).enter(self, cannot_wait=cannot_wait, is_answered=is_answered):
-            self.monitor()
+        crowd = monitors.crowd = monitors.loop.crowd or crowd_of(monitors.loop)
+        crowd.enter(self, monitors.began, cannot_wait=cannot_wait)
 
     def monitor(self) -> None:
         """See to it from now on that the client's leaving and the deadline are noticed. Called once."""

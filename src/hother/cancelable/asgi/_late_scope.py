@@ -87,8 +87,7 @@ _serials = count(1)
 OUTERMOST = 0
 """The number of a place that is outside of all others that a task may note where it noted this one."""
 _new: Any = object.__new__  # AnyIO's own asks for the backend, and nothing else
-_backend: Any = None  # AnyIO's, of asyncio ...
-_states: Any = {}  # ... its states of tasks, by weak references to these ...
+_states: Any = {}  # AnyIO's states of tasks, by weak references to these ...
 _forget: Any = None  # ... what takes those of dead tasks away ...
 _scope_type: Any = None  # ... and its class of scopes, with what we add
 
@@ -200,19 +199,18 @@ def make_work_scope(worker: Worker) -> OpenScope:
 def put_in_work_scope(worker: Worker) -> None:
     """Have the scope of a worker be there from now on, on asyncio. On Trio it need not."""
     scope = worker._work_scope
-    if isinstance(scope, NotedScope):
+    if scope is None:
+        task, around, serial, cancels = cast("tuple[Any, Any, int, int | None]", worker._place)
+        if cancels is not None:
+            worker._work_scope, worker._place = _put_in(task, around, serial, cancels), None
+    elif isinstance(scope, NotedScope):
         worker._work_scope = scope.put_in()
-    elif scope is None:
-        place = cast("tuple[Any, Any, int, int | None]", worker._place)
-        if place[3] is not None:
-            worker._work_scope, worker._place = _put_in(*place), None
 
 
 def close_work_scope(worker: Worker, error: BaseException | None) -> bool:
     """Leave the scope of a worker with *error*, as its `close` does. One that is not there will never be."""
-    if worker._work_scope is None:
-        worker._work_scope = _NEVER_OPENED
-    return worker._work_scope.close(error)
+    scope, worker._work_scope = worker._work_scope, _NEVER_OPENED
+    return scope is not None and scope.close(error)
 
 
 class _NeverOpened:
@@ -315,27 +313,35 @@ def _put_in(task: Any, around: Any, serial: int, cancels: int | None) -> Any:
     """Do what entering a scope would have done at a place and a time."""
     if cancels is None:
         return EagerScope(_trio_part().put_in(task, around, serial))
-    state = _states.get(ref(task))
-    outside, inside = _neighbours(None if state is None else state.cancel_scope, around, serial)
     scope = _new(_scope_type)
-    scope.place(task, outside, serial, cancels)
+    scope.place(task, serial, cancels)
+    if around is None:
+        key = scope.key = ref(task, _forget)
+        scope.cancel_scope = scope
+        if _states.setdefault(key, scope) is scope:  # as a rule: AnyIO knows nothing of the task
+            return scope
+        scope.key = scope.cancel_scope = None
+    _put_between(scope, task, around, serial)
+    return scope
+
+
+def _put_between(scope: Any, task: Any, around: Any, serial: int) -> None:
+    """Have a scope be among those that a task has, or that it is in already."""
+    state = _states[ref(task)]
+    outside, inside = _neighbours(state.cancel_scope, around, serial)
     if outside is not None:
+        scope._parent_scope = outside
         outside._child_scopes.add(scope)
         outside._child_scopes.discard(inside)
     if inside is not None:
         inside._parent_scope = scope
         scope.children, scope.tasks = {inside}, set()
         if type(inside) is _scope_type:
-            scope.is_first, inside.is_first = inside.is_first, False
-        return scope
+            scope.key, inside.key = inside.key, None
+        return
     if outside is not None:
         outside._tasks.discard(task)
-    if state is None:
-        _states[ref(task, _forget)] = _backend.TaskState(None, scope)
-        scope.is_first = True
-    else:
-        state.cancel_scope = scope
-    return scope
+    state.cancel_scope = scope
 
 
 def _neighbours(innermost: Any, around: Any, serial: int) -> tuple[Any, Any]:
@@ -384,38 +390,39 @@ class _SetsOnDemand:
 def _make_scope_type(scope_type: Any) -> Any:
     """Derive the class of the scopes that are put in."""
 
+    # One of a task of which AnyIO knows nothing else is the task's state, too: one object less for each.
     class PutInScope(_SetsOnDemand, scope_type):  # type: ignore[misc] # (known at run time only)
         __slots__ = (
+            "cancel_scope",  # this and the `parent_id` are all of a state
             "children",  # what AnyIO calls _child_scopes ...
-            "is_first",  # whether AnyIO knows nothing of the task without it
+            "key",  # of the task's state, if AnyIO knows nothing of the task without it
+            "parent_id",
             "serial",  # in which order scopes were opened
             "tasks",  # ... and _tasks; ``None`` until somebody asks for them
         )
 
-        def place(self: Any, task: Any, outside: Any, serial: int, cancels: int) -> None:
-            """Do what AnyIO does where a scope is made and entered."""
+        def place(self: Any, task: Any, serial: int, cancels: int) -> None:
+            """Do what AnyIO does where a scope is made and entered that none is around."""
             self._host_task = task
-            self._parent_scope = outside
             self._cancelling_at_enter = cancels
             self.serial = serial
-            self.is_first = False
             self._active = True
             self._deadline = inf
             self._shield = self._cancel_called = self._cancelled_caught = False
-            self._cancel_reason = self._timeout_handle = self._cancel_handle = None
-            self.children = self.tasks = None
+            self._cancel_reason = self._timeout_handle = self._cancel_handle = self._parent_scope = None
+            self.children = self.tasks = self.key = self.parent_id = None
             self._pending_uncancellations = None if sys.version_info < (3, 11) else 0  # spelling: theirs
 
         def close(self: Any, error: BaseException | None) -> bool:
-            if error is None and self.is_first and not self._cancel_called:
-                key = ref(self._host_task)
-                state = _states.get(key)
-                if state.cancel_scope is self and self._timeout_handle is None:
+            key = self.key
+            if error is None and key is not None and not self._cancel_called and self._timeout_handle is None:
+                state = _states.pop(key)
+                if state.cancel_scope is self:
                     # Nobody has touched it, and nothing was there before: leaving it is no more than this.
-                    del _states[key]
                     self._active = False
-                    self._host_task = self.tasks = None
+                    self._host_task = self.tasks = state.cancel_scope = None
                     return False
+                _states[key] = state
             return bool(self.__exit__(*_exc_info(error)))
 
     return PutInScope
@@ -457,17 +464,19 @@ def _finds_all_known(look: Callable[[Any], bool], task: Any) -> bool:
 
 
 def _look_at_asyncio(task: Task[Any]) -> bool:
-    global _backend, _states, _forget, _scope_type  # noqa: PLW0603 (as above)
+    global _states, _forget, _scope_type  # noqa: PLW0603 (as above)
     from anyio._backends import _asyncio
 
-    _backend = _asyncio
-    _states, _forget = _backend._task_states.data, _backend._task_states._remove
-    _scope_type = _make_scope_type(_backend.CancelScope)
-    ours, theirs = _new(_scope_type), _backend.CancelScope()
-    ours.place(task, theirs._parent_scope, 0, _native_cancels(task))
+    backend: Any = _asyncio
+    _states, _forget = backend._task_states.data, backend._task_states._remove
+    _scope_type = _make_scope_type(backend.CancelScope)
+    ours, theirs = _new(_scope_type), backend.CancelScope()
+    ours.place(task, 0, _native_cancels(task))
     theirs._active, theirs._host_task, theirs._cancelling_at_enter = True, task, ours._cancelling_at_enter
     theirs._tasks.add(task)
-    return all(getattr(ours, part) == getattr(theirs, part) for part in _backend.CancelScope.__slots__)
+    is_known_state = set(backend.TaskState.__slots__) == {"__weakref__", "cancel_scope", "parent_id"}
+    parts = backend.CancelScope.__slots__
+    return is_known_state and all(getattr(ours, part) == getattr(theirs, part) for part in parts)
 
 
 def _survives_the_trial(task: Task[Any]) -> bool:

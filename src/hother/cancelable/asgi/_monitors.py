@@ -9,33 +9,37 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from functools import partial
 from math import inf
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import CancelScope
 
 from ._loops import Loop, Pending, call_at, has_timers, sleep_and_call, spawn
 
+if TYPE_CHECKING:
+    from ._crowd import Crowd
+
 
 class Monitors:
     """The tasks of a request, and where they run."""
 
-    __slots__ = ("_all_ended", "_running", "began", "context", "is_in_line", "loop", "reading")
+    __slots__ = ("_all_ended", "began", "context", "crowd", "loop", "reading", "running")
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         #: When the application began to wait, on the loop's clock, in seconds: about when the request began.
         self.began = inf
         self.context: Context | None = None  #: in which the application waits
-        self.is_in_line = False  #: whether the request is one of the loop's crowd
+        self.crowd: Crowd | None = None  #: that of the loop, if the request is one of it
         self.reading: Pending | None = None  #: the task that reads
-        self._running = 0
+        self.running = 0  #: how many there are to wait for
         self._all_ended: anyio.Event | None = None
 
     def spawn(self, monitor: Callable[[], Awaitable[None]], context: Context | None = None) -> Pending:
         """Start a task, in *context* or a copy of the request's own. The request does not end before it."""
         if context is None:
             context = copy_context() if self.context is None else self.context.copy()
-        self._running += 1
+        self.running += 1
         return spawn(self.loop.token, monitor, context, self.one_ended)
 
     def call_at(self, when: float, function: Callable[[], object]) -> Pending:
@@ -47,18 +51,13 @@ class Monitors:
 
     def expect_one_more(self) -> None:
         """Have `wait` wait for one more call of `one_ended`."""
-        self._running += 1
+        self.running += 1
 
     def one_ended(self, _: object) -> None:
         """A task that is waited for has ended."""
-        self._running -= 1
-        if not self._running and self._all_ended is not None:
+        self.running -= 1
+        if not self.running and self._all_ended is not None:
             self._all_ended.set()
-
-    @property
-    def are_running(self) -> bool:
-        """Whether there is anything to wait for."""
-        return self._running > 0
 
     async def wait(self) -> BaseException | None:
         """Wait, whoever cancels us: nothing of a request outlives it, and what they do is soon over.
@@ -68,7 +67,7 @@ class Monitors:
         """
         interruption: BaseException | None = None
         with CancelScope(shield=True):
-            while self._running:
+            while self.running:
                 self._all_ended = anyio.Event()
                 try:
                     await self._all_ended.wait()

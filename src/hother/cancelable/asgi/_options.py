@@ -24,6 +24,7 @@ class Options:
     shutdown_timeout: float = 10.0
     disconnect_errors: tuple[type[Exception], ...] = ()  #: what a framework raises when its client has left
 
+    shortest_timeout: float = field(init=False, repr=False, compare=False)  #: of the two; infinity if none
     #: What is stated here about each HTTP request, and about each WebSocket.
     _policies: dict[str, RequestPolicy] = field(init=False, repr=False, compare=False)
 
@@ -38,6 +39,9 @@ class Options:
                 check_reaction(getattr(self, name), name)
         if type(self.read_ahead) is not int or self.read_ahead < 0:
             raise ValueError(f"read_ahead must be a number of bytes, 0 or more, got {self.read_ahead!r}")
+        limits = (self.default_timeout, self.websocket_timeout)
+        shortest = min(inf if limit is None else limit for limit in limits)
+        object.__setattr__(self, "shortest_timeout", shortest)
         policies = {
             "http": self._policy(self.default_timeout),
             "websocket": self._policy(self.websocket_timeout),

@@ -132,7 +132,7 @@ class Response(ABC):
             if message["type"] != self._last_kind:
                 self._follow(message)
             elif "more_body" not in message or not message["more_body"]:
-                self._phase = _COMPLETE
+                self._phase = COMPLETE
             # No scope and no first step by hand: should anybody want to interrupt it, `abandon` knows where.
             try:
                 sender = self._sender = this_task()
@@ -310,13 +310,13 @@ class Response(ABC):
                 self._last_kind = None if message.get("trailers") else "http.response.body"
             self._ends_itself = ENDS_ITSELF in message and bool(message[ENDS_ITSELF])
         elif kind == "websocket.close":
-            self._phase = _COMPLETE
+            self._phase = COMPLETE
             self.status = message.get("code", 1000)
         elif kind in _BODIES:
             if self._last_kind is not None and not message.get("more_body"):
-                self._phase = _COMPLETE
+                self._phase = COMPLETE
         elif kind == "http.response.trailers" and not message.get("more_trailers"):
-            self._phase = _COMPLETE
+            self._phase = COMPLETE
 
 
 NOBODY = object()
@@ -324,7 +324,7 @@ NOBODY = object()
 
 # What each response becomes. To find a member of an Enum takes a while below Python 3.12.
 NOT_STARTED = Phase.NOT_STARTED
-_COMPLETE = Phase.COMPLETE
+COMPLETE = Phase.COMPLETE
 
 _STARTS = {
     "http.response.start": Phase.STARTED,
