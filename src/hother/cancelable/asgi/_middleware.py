@@ -105,7 +105,7 @@ class RequestCancelationMiddleware:
         """Do what a framework's applications need when they are wrapped. Nothing, here."""
 
     def prepare_for(self, scope: Scope) -> None:
-        """Do what a framework around us needs, before each connection. Nothing, here."""
+        """Do what a framework around us needs, before each connection that it passes on. Nothing, here."""
 
     @property
     def shutdown_token(self) -> CancelationToken:
@@ -121,7 +121,8 @@ class RequestCancelationMiddleware:
 
         Of the lifespan we only overhear when it begins and ends.
         """
-        self.prepare_for(scope)
+        if "app" in scope:  # where frameworks leave themselves
+            self.prepare_for(scope)
         if scope["type"] in {"http", "websocket"}:
             if self._options.reject_during_shutdown and (event := self._shutdown_for(scope)) is not None:
                 await reject(event, scope, receive, send)

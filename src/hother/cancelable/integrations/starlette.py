@@ -73,8 +73,8 @@ class RequestCancelationMiddleware(asgi.RequestCancelationMiddleware):
 
     def prepare_for(self, scope: Scope) -> None:
         """Teach the application around us, which nobody knew when the middleware was made."""
-        outer = scope.get("app")
-        if outer is not None and outer is not self._around() and isinstance(outer, Starlette):
+        outer = scope["app"]
+        if outer is not self._around() and isinstance(outer, Starlette):
             self._around = weakref.ref(outer)
             self._teach(outer)
 
