@@ -316,6 +316,14 @@ async def tick(scope: Scope, receive: Receive, send: Send) -> None:
         await anyio.sleep(1)
 
 
+async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+    """Go on as if nothing had happened once the client has left."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+    await anyio.sleep(3600)
+
+
 async def test_a_websocket_that_its_client_closes_has_no_line(lines: list[Any]) -> None:
     """
     It is how they all end.
@@ -331,6 +339,7 @@ async def test_a_websocket_that_its_client_closes_has_no_line(lines: list[Any]) 
         (tick, None, 1.5, ("disconnect", 1001, "cut")),
         (talk, 2, inf, ("timeout", 1011, "answered")),
         (slow, None, 1, ("disconnect", 1001, "unsent")),
+        (deaf, None, 1, ("disconnect", 1001, "cut")),
     ],
 )
 async def test_a_websocket_handler_that_was_stopped_has_a_line(

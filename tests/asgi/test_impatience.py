@@ -117,6 +117,33 @@ async def test_who_is_cancelled_by_us_is_not_talked_of(
     assert caplog.records == []
 
 
+async def test_nor_is_a_websocket_handler_that_does_not_take_the_hint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    Nor if the server cancels it in the very moment in which it is cancelled by us.
+    """
+
+    async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        try:
+            await anyio.sleep(10)
+        finally:
+            server.cancel()
+
+    peer = Peer(kind="websocket")
+    with anyio.CancelScope() as server:
+        async with create_task_group() as tasks:
+            tasks.start_soon(peer.run, RequestCancelationMiddleware(deaf, websocket_grace=2))
+            await anyio.sleep(1)
+            peer.disconnect()
+
+    assert anyio.current_time() == 3
+    assert caplog.records == []
+
+
 async def test_who_fails_is_not_talked_of(caplog: pytest.LogCaptureFixture) -> None:
     """
     The error says it all.

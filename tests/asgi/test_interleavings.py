@@ -390,6 +390,38 @@ def test_a_middleware_in_another_may_be_all_that_an_event_loop_runs(
     assert peer.status == 200
 
 
+async def test_a_request_whose_end_is_broken_off_is_not_in_flight_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    By a signal handler that raises.
+    """
+
+    class Stop(BaseException):
+        pass
+
+    leave = _crowd.Crowd.leave
+
+    def leave_and_stop(crowd: Any, exchange: Any) -> None:
+        leave(crowd, exchange)
+        raise Stop
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(0.01)
+        await answer(scope, receive, send)
+
+    monkeypatch.setattr(_crowd, "FEW", 0)  # nobody monitors it
+    monkeypatch.setattr(_crowd, "PATIENCE", 1)
+    monkeypatch.setattr(_crowd.Crowd, "leave", leave_and_stop)
+    peer, guarded = Peer(), RequestCancelationMiddleware(app)
+    with pytest.raises(Stop):
+        await guarded(peer.scope, peer.receive, peer.send)
+
+    assert peer.status == 200
+    await guarded._shutdown.drain(HOUR)
+    assert anyio.current_time() == 0.01
+
+
 @pytest.mark.only_on("asyncio")
 async def test_a_signal_at_any_line_leaves_no_task_of_ours_behind() -> None:
     """

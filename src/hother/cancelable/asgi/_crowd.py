@@ -56,24 +56,24 @@ class Crowd:
         self._keeping: anyio.Lock | None = None  # held by the one task that rings in its place ...
         self._wanted: anyio.Event | None = None  # ... and what that waits for, while there is one
 
-    def enter(self, exchange: Exchange, since: float, *, cannot_wait: bool) -> None:
-        """Take note of a request that waits, and have it monitored, now or later.
+    def enter(self, exchange: Exchange, now: float, *, cannot_wait: bool) -> None:
+        """Take note of a request that waits, and have it monitored, at once or later.
 
         One that has been answered is not monitored at once: what its client's leaving would end is a last
         message that has got stuck, which takes its time.
 
         Args:
             exchange: The request.
-            since: Since when it waits, on the loop's clock, in seconds.
+            now: The time on the loop's clock, in seconds: none is put in front of those that came before.
             cannot_wait: Whether it is to be monitored at once in any case.
         """
         self._open += 1
         if cannot_wait or (self._open <= FEW and exchange._phase is not COMPLETE):
             exchange.monitor()
             return
-        self._young[exchange] = since
+        self._young[exchange] = now
         if self._alarm is None:
-            self._set_alarm(exchange, since + PATIENCE)
+            self._set_alarm(exchange, now + PATIENCE)
 
     def leave(self, exchange: Exchange) -> None:
         """Take note that a request is over."""

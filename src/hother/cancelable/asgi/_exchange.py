@@ -32,6 +32,7 @@ from ._course import Course
 from ._crowd import LONGEST, TURNS, crowd_of
 from ._current import Mark, current_mark, set_mark
 from ._late_scope import (
+    NEVER_OPENED,
     OUTERMOST,
     EagerScope,
     OpenScope,
@@ -186,7 +187,6 @@ class Exchange(Response, Listener):
                     mark[1] = None
                 scope[EXCHANGE_KEY] = None
                 if self._reader is not None:
-                    self._reader.stop()
                     self._reader.close(self._farewell)
                 return None
             self._has_ended = False
@@ -220,7 +220,7 @@ class Exchange(Response, Listener):
                 if turns:
                     turns = turns - 1 if trap is turn else 0
                     if not turns:
-                        self._get_in_line(self.monitors, cannot_wait=self._course is not None)
+                        self._get_in_line(self.monitors, self.now(), cannot_wait=self._course is not None)
         except StopIteration:  # of a step that was the last
             pass
         except BaseException as error:
@@ -239,15 +239,15 @@ class Exchange(Response, Listener):
         monitors, token = self._monitors, self._token
         assert monitors is not None  # made when the application began to wait
         self._has_ended = True  # before the look: see `start`
-        if not (self._course or monitors.running or token._causes or self._outer or self._outer_token):
-            if (crowd := monitors.crowd) is not None:
-                monitors.crowd = None
-                crowd.leave(self)
-            try:
-                close_work_scope(self, None)
-            except BaseException as remaining:  # as in `_application_ended`
-                self._error = remaining
-            if self._error is None and not monitors.running:
+        try:
+            if self._course or monitors.running or token._causes or self._outer or self._outer_token:
+                is_quiet = False
+            else:
+                if (crowd := monitors.crowd) is not None:
+                    monitors.crowd = None
+                    crowd.leave(self)
+                is_quiet = not monitors.running and self._has_left_scope()
+            if is_quiet:
                 self._is_open = False
                 token._owner = None
                 mark[0] = None
@@ -255,14 +255,24 @@ class Exchange(Response, Listener):
                     set_mark(mark[1])
                     mark[1] = None
                 self._scope[EXCHANGE_KEY] = None
-                if self._reader is not None:
-                    self._reader.stop()
-                    self._reader.close(self._farewell)
                 self._middleware._shutdown.leave(self)
+                if self._reader is not None:
+                    self._reader.close(self._farewell)
                 self._place = self._course = None
-                return True
-        self._has_ended = False
-        return False
+        except BaseException:  # of a signal handler: whatever is left undone, nobody must wait for it
+            self._leave()
+            self._let_go()
+            raise
+        self._has_ended = is_quiet
+        return is_quiet
+
+    def _has_left_scope(self) -> bool:
+        """Leave the scope without an error. Returns whether that went well."""
+        try:
+            close_work_scope(self, None)
+        except BaseException as error:  # others in it are still open, say
+            self._error, self._work_scope = error, NEVER_OPENED
+        return self._error is None
 
     async def _finish(self, mark: Mark) -> None:
         """The application has ended: see to it that the client gets an answer, and let go of everything."""
@@ -455,15 +465,15 @@ class Exchange(Response, Listener):
         cannot_wait = self._course is not None or (is_limited and self._limit() < LONGEST)
         turns = TURNS if trap is monitors.loop.turn and not cannot_wait else 0
         if not turns:
-            self._get_in_line(monitors, cannot_wait=cannot_wait)
+            self._get_in_line(monitors, monitors.began, cannot_wait=cannot_wait)
         if self._token._causes and self._cause is None:
             self._cancelled(self._token._causes[0])  # another thread was not told where to call us
         return turns
 
-    def _get_in_line(self, monitors: Monitors, *, cannot_wait: bool) -> None:
+    def _get_in_line(self, monitors: Monitors, now: float, *, cannot_wait: bool) -> None:
         """Be one of the crowd from now on."""
         crowd = monitors.crowd = monitors.loop.crowd or crowd_of(monitors.loop)
-        crowd.enter(self, monitors.began, cannot_wait=cannot_wait)
+        crowd.enter(self, now, cannot_wait=cannot_wait)
 
     def monitor(self) -> None:
         """See to it from now on that the client's leaving and the deadline are noticed. Called once."""

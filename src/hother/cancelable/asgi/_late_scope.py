@@ -209,8 +209,9 @@ def put_in_work_scope(worker: Worker) -> None:
 
 def close_work_scope(worker: Worker, error: BaseException | None) -> bool:
     """Leave the scope of a worker with *error*, as its `close` does. One that is not there will never be."""
-    scope, worker._work_scope = worker._work_scope, _NEVER_OPENED
-    return scope is not None and scope.close(error)
+    if worker._work_scope is None:
+        worker._work_scope = NEVER_OPENED
+    return worker._work_scope.close(error)
 
 
 class _NeverOpened:
@@ -235,7 +236,7 @@ class _NeverOpened:
         return False
 
 
-_NEVER_OPENED = _NeverOpened()
+NEVER_OPENED = _NeverOpened()
 
 
 class EagerScope:
@@ -299,7 +300,7 @@ class NotedScope:
 
     def close(self, error: BaseException | None) -> bool:
         if self._scope is None:
-            self._scope = _NEVER_OPENED
+            self._scope = NEVER_OPENED
         return bool(self._scope.close(error))
 
     def put_in(self) -> OpenScope:

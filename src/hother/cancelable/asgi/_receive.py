@@ -324,6 +324,7 @@ class Reader:
 
         Tasks that outlive it get *farewell*, as servers answer them, instead of waiting for ever.
         """
+        self.stop()
         self._owner = None
         self._messages = ()
         self._error = None  # whose traceback knows our frames, and these know us
