@@ -268,10 +268,14 @@ class Exchange(Response, Listener):
 
     def _has_left_scope(self) -> bool:
         """Leave the scope without an error. Returns whether that went well."""
+        scope = self._work_scope
         try:
-            close_work_scope(self, None)
+            if scope is not None:
+                scope.close(None)
         except BaseException as error:  # others in it are still open, say
-            self._error, self._work_scope = error, NEVER_OPENED
+            self._error = error
+        if scope is None or self._error is not None:
+            self._work_scope = NEVER_OPENED  # any more
         return self._error is None
 
     async def _finish(self, mark: Mark) -> None:
@@ -427,7 +431,7 @@ class Exchange(Response, Listener):
     def monitors(self) -> Monitors:
         """What works for the request. Before the application waits, only its own thread may ask."""
         if self._monitors is None:
-            monitors = Monitors(this_loop(loop_of(self._place)))
+            monitors = Monitors(this_loop(loop_of(self._place), self._middleware._shutdown.loop))
             self._monitors = self._monitors or monitors  # of a signal handler that was here meanwhile
         return self._monitors
 

@@ -28,10 +28,11 @@ class Loop:
     It keeps the loop alive, as they do, and is therefore not kept for longer than that.
     """
 
-    __slots__ = ("__weakref__", "crowd", "no_context", "now", "token", "turn")
+    __slots__ = ("__weakref__", "crowd", "native", "no_context", "now", "token", "turn")
 
     def __init__(self, token: EventLoopToken) -> None:
         self.token = token
+        self.native: object = token.native_token  #: the backend's own object for it
         self.now = thread_safe_clock(token)
         self.crowd: Crowd | None = None  #: its requests; see `_crowd.crowd_of`
         self.no_context = Context()  #: an empty one, for what the loop calls, and needs none
@@ -54,15 +55,18 @@ def _turn_of_trio() -> object:
 _loops: WeakValueDictionary[object, Loop] = WeakValueDictionary()
 
 
-def this_loop(native: object = None) -> Loop:
+def this_loop(native: object = None, guess: Loop | None = None) -> Loop:
     """Return the event loop that runs in this thread.
 
     Args:
         native: The backend's own object for it, where that is known: AnyIO takes its time to find it.
+        guess: The loop that it probably is.
 
     Raises:
         RuntimeError: If none does.
     """
+    if guess is not None and guess.native is native:
+        return guess
     loop = None if native is None else _loops.get(native)
     if loop is None:
         token = current_token()

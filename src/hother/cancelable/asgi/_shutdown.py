@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import EventLoopToken, current_token
 
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
 from .._core._token import CancelationToken
 from .._core._wakeup import run_in
 from ._current import current_exchange
+from ._loops import Loop, this_loop
 from ._quirks import termination_of
 from ._types import Send
 
@@ -59,7 +59,7 @@ class Shutdown:
     def __init__(self) -> None:
         self.in_flight: set[Exchange] = set()
         self._drained: anyio.Event | None = None
-        self._loop: EventLoopToken | None = None
+        self.loop: Loop | None = None  #: that of the lifespan, while there is one
         self.tasks: TaskGroup | None = None  #: where a task can wait, while the application is up
         self._has_asked_server = False
         self.token = self._new_token()
@@ -86,14 +86,14 @@ class Shutdown:
 
     def start(self) -> None:
         """Begin a new life: the application starts, in this event loop."""
-        self._loop = current_token()
+        self.loop = this_loop()
         self._has_asked_server = False
         if self.token.is_cancelled:
             self.token = self._new_token()
 
     def end(self) -> None:
         """Let go of the lifespan."""
-        self._loop = None
+        self.loop = None
 
     def begin(self, message: str | None = None, *, by: str | None = None) -> None:
         """Begin. Never blocks; safe in any thread and in signal handlers."""
@@ -132,11 +132,12 @@ class Shutdown:
         self.begin()
 
     def _begun(self, event: Cancelation) -> None:
-        loop = self._loop
-        if loop is None:  # without a lifespan, the requests' loop is the one
-            loops = (exchange.loop for exchange in self._requests() if exchange.knows_its_loop)
-            loop = next(loops, None)
-        if loop is not None:
+        if (home := self.loop) is not None:
+            run_in(home.token, self._tell_requests, event)
+            return
+        # Without a lifespan, the requests' loop is the one.
+        loops = (exchange.loop for exchange in self._requests() if exchange.knows_its_loop)
+        if (loop := next(loops, None)) is not None:
             run_in(loop, self._tell_requests, event)
 
     def _tell_requests(self, event: Cancelation) -> None:
