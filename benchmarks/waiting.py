@@ -25,6 +25,6 @@ def run(plan: Plan) -> Iterator[Figure]:
             subject = f"{application}, a handler that waits for 20 ms, 200 at a time"
             case = Case(subject, server, paths, target, connections=plan.pick(full=200, quick=200, tiny=10))
             if case.can_run:
-                processes = plan.pick(full=3 if target else 1, quick=1, tiny=1)
-                rounds, seconds = plan.pick(full=2, quick=3, tiny=1), plan.pick(full=1, quick=1, tiny=0.1)
+                processes = plan.pick(full=4 if target else 1, quick=1, tiny=1)
+                rounds, seconds = plan.pick(full=3, quick=3, tiny=1), plan.pick(full=1, quick=1, tiny=0.1)
                 yield from measure(case, processes=processes, rounds=rounds, seconds=seconds)

@@ -390,6 +390,30 @@ def test_a_middleware_in_another_may_be_all_that_an_event_loop_runs(
     assert peer.status == 200
 
 
+@pytest.mark.only_on("asyncio")
+async def test_the_server_is_told_of_who_leaves_a_scope_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As AnyIO tells it, once the answer was sent; and the request is over all the same.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        opened.__enter__()
+        await anyio.sleep(0.01)
+        await answer(scope, receive, send)
+
+    monkeypatch.setattr(_crowd, "FEW", 0)  # nobody monitors it
+    monkeypatch.setattr(_crowd, "PATIENCE", 1)
+    opened = anyio.CancelScope()
+    peer, guarded = Peer(), RequestCancelationMiddleware(app)
+    task = asyncio.create_task(guarded(peer.scope, peer.receive, peer.send))
+    with pytest.raises(RuntimeError, match="cancel scope"):
+        await task
+
+    assert peer.status == 200
+    await guarded._shutdown.drain(HOUR)
+    assert anyio.current_time() == 0.01
+
+
 async def test_a_request_whose_end_is_broken_off_is_not_in_flight_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
