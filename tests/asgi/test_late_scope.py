@@ -352,6 +352,14 @@ async def test_nobody_notices_a_scope_that_nobody_cancels() -> None:
     del task
     assert len(_asyncio._task_states) == before
 
+    async def cancelled() -> None:
+        scope = enter_scope()
+        later(1, scope.cancel)
+        assert await run_in(scope, wait) == "cancelled"
+        assert asyncio.current_task() not in _asyncio._task_states
+
+    await asyncio.create_task(cancelled())
+
     with CancelScope():
         around = innermost()
         scope = enter_scope()

@@ -424,7 +424,12 @@ def _make_scope_type(scope_type: Any) -> Any:
                     self._host_task = self.tasks = state.cancel_scope = None
                     return False
                 _states[key] = state
-            return bool(self.__exit__(*_exc_info(error)))
+            try:
+                return bool(self.__exit__(*_exc_info(error)))
+            finally:
+                state = None if key is None else _states.get(key)
+                if state is not None and state.cancel_scope is None:
+                    del _states[key]  # a scope of the past: AnyIO would keep it for as long as the task lives
 
     return PutInScope
 
