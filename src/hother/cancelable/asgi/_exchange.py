@@ -197,7 +197,7 @@ class Exchange(Response, Listener):
     def _go_on(  # noqa: C901 (each call would take its time)
         self, steps: Any, trap: Any, mark: Mark
     ) -> Generator[Any, Any, None]:
-        """Await the rest of the application, and end the request: `_has_ended_quietly`, as a rule, or `_finish`.
+        """Await the rest of the application, and end the request: quietly, as a rule, or by `_finish`.
 
         Does what `_steps.go_on` does, and has its frame in common with it: each open request has one. What is
         left is awaited itself, and not by its ``__await__()``, so that debuggers can look through.
