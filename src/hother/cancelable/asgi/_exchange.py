@@ -44,6 +44,7 @@ from ._late_scope import (
     note_place,
     note_place_in_asyncio,
     put_in_work_scope,
+    running_loop,
 )
 from ._loops import Pending, this_loop
 from ._monitors import Monitors
@@ -431,7 +432,10 @@ class Exchange(Response, Listener):
     def monitors(self) -> Monitors:
         """What works for the request. Before the application waits, only its own thread may ask."""
         if self._monitors is None:
-            monitors = Monitors(this_loop(loop_of(self._place), self._middleware._shutdown.loop))
+            loop = self._middleware._shutdown.loop  # nearly always the one
+            if loop is None or loop.native is not running_loop():
+                loop = this_loop(loop_of(self._place))
+            monitors = Monitors(loop)
             self._monitors = self._monitors or monitors  # of a signal handler that was here meanwhile
         return self._monitors
 

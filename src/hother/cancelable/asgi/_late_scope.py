@@ -126,6 +126,9 @@ def note_place_in_asyncio(serial: int) -> Place:
 this_task = current_task
 """Return the task that runs this code, where places can be noted."""
 
+running_loop = _get_running_loop
+"""Return the event loop of asyncio that runs in this thread; ``None`` if none does."""
+
 
 def note_wait(task: Task[Any]) -> NotedScope:
     """Note where another task is that waits for something: a scope can be put in around that. Not on Trio.
@@ -200,7 +203,8 @@ def put_in_work_scope(worker: Worker) -> None:
     """Have the scope of a worker be there from now on, on asyncio. On Trio it need not."""
     scope = worker._work_scope
     if scope is None:
-        task, around, serial, cancels = cast("tuple[Any, Any, int, int | None]", worker._place)
+        place: Any = worker._place
+        task, around, serial, cancels = place
         if cancels is not None:
             worker._work_scope, worker._place = _put_in(task, around, serial, cancels), None
     elif isinstance(scope, NotedScope):

@@ -55,18 +55,15 @@ def _turn_of_trio() -> object:
 _loops: WeakValueDictionary[object, Loop] = WeakValueDictionary()
 
 
-def this_loop(native: object = None, guess: Loop | None = None) -> Loop:
+def this_loop(native: object = None) -> Loop:
     """Return the event loop that runs in this thread.
 
     Args:
         native: The backend's own object for it, where that is known: AnyIO takes its time to find it.
-        guess: The loop that it probably is.
 
     Raises:
         RuntimeError: If none does.
     """
-    if guess is not None and guess.native is native:
-        return guess
     loop = None if native is None else _loops.get(native)
     if loop is None:
         token = current_token()

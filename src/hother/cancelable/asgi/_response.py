@@ -128,11 +128,21 @@ class Response(ABC):
         """
         # Asked now, and not when the application called us: it may have handed the coroutine to another task.
         if self._sender is None and self._is_open:
-            # Before it is sent: see `_begin_to_send`.
-            if message["type"] != self._last_kind:
+            # Before it is sent: see `_begin_to_send`. What most messages are, `_follow` is not asked for.
+            kind = message["type"]
+            if kind == self._last_kind:
+                if "more_body" not in message or not message["more_body"]:
+                    self._phase = COMPLETE
+            elif (
+                kind == "http.response.start"
+                and self._phase is NOT_STARTED
+                and "trailers" not in message
+                and ENDS_ITSELF not in message
+            ):
+                self._phase = STARTED
+                self.status = message.get("status")
+            else:
                 self._follow(message)
-            elif "more_body" not in message or not message["more_body"]:
-                self._phase = COMPLETE
             # No scope and no first step by hand: should anybody want to interrupt it, `abandon` knows where.
             try:
                 sender = self._sender = this_task()
@@ -324,11 +334,12 @@ NOBODY = object()
 
 # What each response becomes. To find a member of an Enum takes a while below Python 3.12.
 NOT_STARTED = Phase.NOT_STARTED
+STARTED = Phase.STARTED
 COMPLETE = Phase.COMPLETE
 
 _STARTS = {
-    "http.response.start": Phase.STARTED,
-    "websocket.accept": Phase.STARTED,
+    "http.response.start": STARTED,
+    "websocket.accept": STARTED,
     "websocket.http.response.start": Phase.DENYING,
 }
 _REFUSED_BY_DAPHNE = range(1001, 1015)
