@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
 from anyio import create_task_group, to_thread
+from anyio.lowlevel import checkpoint
 
 from hother.cancelable import Cancelable, CancelationReason, CancelationToken, TimeoutCancelation
 from hother.cancelable.asgi import PROBLEM_JSON, TOKEN_KEY, RequestCancelationMiddleware
@@ -216,15 +218,23 @@ async def test_a_busy_thread_does_not_keep_its_client_waiting() -> None:
 
 
 @pytest.mark.real_time
-async def test_a_thread_can_ask_whether_its_time_is_up() -> None:
+@pytest.mark.parametrize(
+    "waits_before", ["", "turn", "future", "future turn", "future future", "future thread"]
+)
+async def test_a_thread_can_ask_whether_its_time_is_up(waits_before: str) -> None:
     """
-    With the token, or with AnyIO's own means.
+    With the token, or with AnyIO's own means; whatever the application has waited for before.
     """
     errors: list[BaseException] = []
+    waits: dict[str, Callable[[], Awaitable[object]]] = {
+        "turn": checkpoint,
+        "future": lambda: anyio.sleep(0.001),
+        "thread": lambda: to_thread.run_sync(threading.Event().is_set),
+    }
 
     def work(token: CancelationToken) -> None:
         try:
-            while True:
+            for _ in range(5000):
                 anyio.from_thread.check_cancelled()
                 threading.Event().wait(0.001)
         except BaseException:
@@ -234,6 +244,8 @@ async def test_a_thread_can_ask_whether_its_time_is_up() -> None:
             raise
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for wait in waits_before.split():
+            await waits[wait]()
         await to_thread.run_sync(work, scope[TOKEN_KEY])
 
     peer = Peer()

@@ -399,6 +399,7 @@ async def test_the_server_is_told_of_who_leaves_a_scope_open(monkeypatch: pytest
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         opened.__enter__()
         await anyio.sleep(0.01)
+        await anyio.sleep(0.01)  # ours is there only now
         await answer(scope, receive, send)
 
     monkeypatch.setattr(_crowd, "FEW", 0)  # nobody monitors it
@@ -411,7 +412,7 @@ async def test_the_server_is_told_of_who_leaves_a_scope_open(monkeypatch: pytest
 
     assert peer.status == 200
     await guarded._shutdown.drain(HOUR)
-    assert anyio.current_time() == 0.01
+    assert anyio.current_time() == 0.02
 
 
 async def test_a_request_whose_end_is_broken_off_is_not_in_flight_for_ever(

@@ -22,6 +22,7 @@ from ._response import COMPLETE
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
+    from ._monitors import Monitors
 
 FEW = 8
 """How many requests may be open that are monitored at once."""
@@ -56,7 +57,7 @@ class Crowd:
         self._keeping: anyio.Lock | None = None  # held by the one task that rings in its place ...
         self._wanted: anyio.Event | None = None  # ... and what that waits for, while there is one
 
-    def enter(self, exchange: Exchange, now: float, *, cannot_wait: bool) -> None:
+    def enter(self, exchange: Exchange, monitors: Monitors, now: float, cannot_wait: bool) -> None:
         """Take note of a request that waits, and have it monitored, at once or later.
 
         One that has been answered is not monitored at once: what its client's leaving would end is a last
@@ -64,9 +65,11 @@ class Crowd:
 
         Args:
             exchange: The request.
+            monitors: What it has.
             now: The time on the loop's clock, in seconds: none is put in front of those that came before.
             cannot_wait: Whether it is to be monitored at once in any case.
         """
+        monitors.crowd = self
         self._open += 1
         if cannot_wait or (self._open <= FEW and exchange._phase is not COMPLETE):
             exchange.monitor()

@@ -35,6 +35,7 @@ from ._late_scope import (
     NEVER_OPENED,
     OUTERMOST,
     EagerScope,
+    Future,
     OpenScope,
     Place,
     close_work_scope,
@@ -213,7 +214,7 @@ class Exchange(Response, Listener):
                     interruption = error
                 if interruption is not None:
                     trap, interruption = steps.throw(interruption), None
-                elif answer is None:
+                elif answer is None and not turns:
                     yield from steps
                     break
                 else:
@@ -221,7 +222,7 @@ class Exchange(Response, Listener):
                 if turns:
                     turns = turns - 1 if trap is turn else 0
                     if not turns:
-                        self._get_in_line(self.monitors, self.now(), cannot_wait=self._course is not None)
+                        self._wait_on()
         except StopIteration:  # of a step that was the last
             pass
         except BaseException as error:
@@ -247,7 +248,11 @@ class Exchange(Response, Listener):
                 if (crowd := monitors.crowd) is not None:
                     monitors.crowd = None
                     crowd.leave(self)
-                is_quiet = not monitors.running and self._has_left_scope()
+                if self._work_scope is None:
+                    self._work_scope = NEVER_OPENED
+                    is_quiet = not monitors.running
+                else:
+                    is_quiet = not monitors.running and self._has_left_scope(self._work_scope)
             if is_quiet:
                 self._is_open = False
                 token._owner = None
@@ -259,7 +264,7 @@ class Exchange(Response, Listener):
                 self._middleware._shutdown.leave(self)
                 if self._reader is not None:
                     self._reader.close(self._farewell)
-                self._place = self._course = None
+                self._place = None
         except BaseException:  # of a signal handler: whatever is left undone, nobody must wait for it
             self._leave()
             self._let_go()
@@ -267,15 +272,12 @@ class Exchange(Response, Listener):
         self._has_ended = is_quiet
         return is_quiet
 
-    def _has_left_scope(self) -> bool:
+    def _has_left_scope(self, scope: OpenScope) -> bool:
         """Leave the scope without an error. Returns whether that went well."""
-        scope = self._work_scope
         try:
-            if scope is not None:
-                scope.close(None)
+            scope.close(None)
         except BaseException as error:  # others in it are still open, say
             self._error = error
-        if scope is None or self._error is not None:
             self._work_scope = NEVER_OPENED  # any more
         return self._error is None
 
@@ -462,26 +464,30 @@ class Exchange(Response, Listener):
         """The application waits for something, for the first time.
 
         Returns:
-            How many turns of the loop it may still take before it has to `_get_in_line`.
+            How many steps it may take by hand before it has to `_wait_on`: it may be over by then.
         """
-        monitors = self.monitors
-        put_in_work_scope(self)
+        middleware, monitors = self._middleware, self.monitors
+        can_wait = type(trap) is Future and self._place is not None
+        if not can_wait:
+            put_in_work_scope(self)
         self._take_off()
         monitors.context = copy_context()
-        monitors.began = monitors.loop.now()
-        is_limited = shortest_timeout() < LONGEST or self._middleware._options.shortest_timeout < LONGEST
+        monitors.began = now = monitors.loop.now()
+        is_limited = middleware._options.shortest_timeout < LONGEST or shortest_timeout() < LONGEST
         cannot_wait = self._course is not None or (is_limited and self._limit() < LONGEST)
         turns = TURNS if trap is monitors.loop.turn and not cannot_wait else 0
         if not turns:
-            self._get_in_line(monitors, monitors.began, cannot_wait=cannot_wait)
+            (monitors.loop.crowd or crowd_of(monitors.loop)).enter(self, monitors, now, cannot_wait)
         if self._token._causes and self._cause is None:
             self._cancelled(self._token._causes[0])  # another thread was not told where to call us
-        return turns
+        return turns or can_wait
 
-    def _get_in_line(self, monitors: Monitors, now: float, *, cannot_wait: bool) -> None:
-        """Be one of the crowd from now on."""
-        crowd = monitors.crowd = monitors.loop.crowd or crowd_of(monitors.loop)
-        crowd.enter(self, now, cannot_wait=cannot_wait)
+    def _wait_on(self) -> None:
+        """The application goes on waiting: have all be there that it could do without until now."""
+        put_in_work_scope(self)
+        monitors = self.monitors
+        if monitors.crowd is None:
+            crowd_of(monitors.loop).enter(self, monitors, self.now(), self._course is not None)
 
     def monitor(self) -> None:
         """See to it from now on that the client's leaving and the deadline are noticed. Called once."""

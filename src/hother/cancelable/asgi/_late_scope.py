@@ -6,7 +6,9 @@ and the scope is put in there once it is needed, around all scopes that were ope
 
 * **Around the application**, when it waits for the first time, or somebody cancels it before. From then on
   it has to be there: threads and tasks remember the scope in which they were started, and wherever they
-  are started in a first step, it is in a scope that this step has opened and still holds open.
+  are started in a first step, it is in a scope that this step has opened and still holds open. If the first
+  that it waits for is a future, the second step is like the first: AnyIO gives others a turn, which is
+  another thing to wait for, before it starts a thread. Many applications need no third.
 * **Around a message that is sent**, when somebody wants to cancel that: from outside, while the task waits.
 
 On Trio, tasks and threads remember no scopes, but where they are in a tree of them. So there, either is put
@@ -29,6 +31,7 @@ What is put in late differs in nothing from a scope that was entered at its plac
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from asyncio import _get_running_loop, current_task
 from collections.abc import Callable
@@ -126,6 +129,9 @@ def note_place_in_asyncio(serial: int) -> Place:
 this_task = current_task
 """Return the task that runs this code, where places can be noted."""
 
+Future = asyncio.Future
+"""What a task of asyncio waits for, unless it but gives the others a turn."""
+
 running_loop = _get_running_loop
 """Return the event loop of asyncio that runs in this thread; ``None`` if none does."""
 
@@ -200,7 +206,10 @@ def make_work_scope(worker: Worker) -> OpenScope:
 
 
 def put_in_work_scope(worker: Worker) -> None:
-    """Have the scope of a worker be there from now on, on asyncio. On Trio it need not."""
+    """Have the scope of a worker be there from now on, on asyncio. On Trio it need not.
+
+    A worker that waits for a `Future`, for the first time, can do without it until it waits again.
+    """
     scope = worker._work_scope
     if scope is None:
         place: Any = worker._place
