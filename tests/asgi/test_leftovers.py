@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Literal
 from weakref import ref
 
@@ -307,6 +308,65 @@ async def test_a_request_whose_coroutine_is_closed_is_over(kind: Literal["http",
     assert scope[TOKEN_KEY].statistics().callbacks == 0
     assert scope[EXCHANGE_KEY] is None
     assert len(anyio.get_running_tasks()) == before
+
+
+@pytest.mark.only_on("asyncio")  # whose loop can be played by hand
+@pytest.mark.parametrize("waits", [1, 2, 3])
+async def test_an_application_may_end_well_when_it_is_closed(waits: int) -> None:
+    """
+    Whatever it waits for: the request is over, and waits for nothing, though it was monitored.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for future in futures[1:]:
+            await future
+        with suppress(GeneratorExit):
+            await futures[0]
+
+    async def never(*_: object) -> Any:
+        await anyio.sleep_forever()
+
+    futures: list[asyncio.Future[None]] = [asyncio.Future() for _ in range(waits)]
+    guarded, scope = RequestCancelationMiddleware(app, default_timeout=30), Peer().scope
+    steps: Any = guarded(scope, never, never)
+    steps.send(None)
+    for future in futures[1:]:
+        future.set_result(None)
+        steps.send(None)
+    await checkpoint()  # its monitors begin to wait
+    steps.close()
+    await wait_all_tasks_blocked()
+
+    assert scope[EXCHANGE_KEY] is None
+    assert not guarded._shutdown.in_flight
+
+
+@pytest.mark.only_on("asyncio")  # where requests are awaited otherwise from some step on
+async def test_what_an_application_has_waited_for_is_not_kept() -> None:
+    """
+    Until its end, which may be hours away.
+    """
+
+    class Rows:
+        pass
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            future: asyncio.Future[Rows] = asyncio.Future()
+            rows = Rows()
+            results.append(ref(rows))
+            asyncio.get_running_loop().call_soon(future.set_result, rows)
+            del rows
+            await future
+            del future
+        await anyio.sleep(1)
+        alive.extend(result() for result in results)
+
+    results: list[ref[Rows]] = []
+    alive: list[Rows | None] = []
+    await Peer().run(RequestCancelationMiddleware(app))
+
+    assert alive == [None, None, None]
 
 
 @pytest.mark.only_on("asyncio")  # Trio has no tasks that may leave a scope open

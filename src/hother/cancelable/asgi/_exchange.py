@@ -202,7 +202,8 @@ class Exchange(Response, Listener):
         """Await the rest of the application, and end the request: quietly, as a rule, or by `_finish`.
 
         Does what `_steps.go_on` does, and has its frame in common with it: each open request has one. What is
-        left is awaited itself, and not by its ``__await__()``, so that debuggers can look through.
+        left after the steps by hand is awaited itself, and not by its ``__await__()``, so that debuggers can
+        look through.
         """
         answer = interruption = None
         try:
@@ -210,11 +211,15 @@ class Exchange(Response, Listener):
             while True:
                 try:
                     answer = yield trap
+                except GeneratorExit:  # whoever closes us gives nobody anything to wait in
+                    steps.close()
+                    raise
                 except BaseException as error:
                     interruption = error
                 if interruption is not None:
                     trap, interruption = steps.throw(interruption), None
                 elif answer is None and not turns:
+                    trap = turn = None  # else what they have brought would be kept
                     yield from steps
                     break
                 else:
