@@ -139,7 +139,6 @@ class Exchange(Response, Listener):
         self._phase = NOT_STARTED
         self.status = None
         self._last_kind = "http.response.body"
-        self._ends_itself = False
         self._scope = scope
         self._middleware = middleware
         self._server_receive = receive
@@ -154,8 +153,9 @@ class Exchange(Response, Listener):
         else:
             token = CancelationToken()
             method: Any = send
-            is_easy = type(method) is MethodType and method.__func__ is middleware._easy_send
-            if is_easy or middleware._can_send_easily(send):
+            if (
+                type(method) is MethodType and method.__func__ is middleware._easy_send
+            ) or middleware._can_send_easily(send):
                 place = note_place_in_asyncio(OUTERMOST)
         self._token = token
         if place is None:

@@ -44,7 +44,6 @@ class Response(ABC):
 
     __slots__ = (
         "__dict__",  # for the rest, which few need: defaults on the class, and no dict as long as these hold
-        "_ends_itself",
         "_is_open",
         "_last_kind",
         "_phase",
@@ -59,11 +58,12 @@ class Response(ABC):
     """The status of the HTTP response; the close code of a WebSocket that is closed."""
     _last_kind: str | None  # of message, that ends the response; ``None``: what is rarer does
     _is_open: bool  # for the application
-    _ends_itself: bool
 
     # Who sends the easy way: a task, or the scope that is to interrupt it. No other may meanwhile, and only
     # where the server's ``send()`` is for HTTP, opens no scopes, and one can be put in. Else it is `NOBODY`.
     _sender: Any
+
+    _ends_itself = False
 
     # Why it is not open any more, if it is not:
     _is_closed_to_application = False
@@ -318,7 +318,8 @@ class Response(ABC):
             self.status = message.get("status")  # now: the application may use the message again
             if "trailers" in message or self._last_kind is None:
                 self._last_kind = None if message.get("trailers") else "http.response.body"
-            self._ends_itself = ENDS_ITSELF in message and bool(message[ENDS_ITSELF])
+            if ENDS_ITSELF in message or self._ends_itself:
+                self._ends_itself = bool(message.get(ENDS_ITSELF))
         elif kind == "websocket.close":
             self._phase = COMPLETE
             self.status = message.get("code", 1000)
