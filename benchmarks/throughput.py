@@ -30,7 +30,7 @@ def run(plan: Plan) -> Iterator[Figure]:
     for case in (*_endpoints(plan), *_blocks(plan)):
         if case.can_run:
             processes = plan.pick(full=4 if case.target else 1, quick=1, tiny=1)
-            rounds, seconds = plan.pick(full=2, quick=3, tiny=1), plan.pick(full=1, quick=1, tiny=0.1)
+            rounds, seconds = plan.pick(full=3, quick=3, tiny=1), plan.pick(full=1, quick=1, tiny=0.1)
             yield from measure(case, processes=processes, rounds=rounds, seconds=seconds)
 
 
