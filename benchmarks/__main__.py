@@ -1,6 +1,6 @@
 """Measure what the library costs: ``python -m benchmarks``, or only what is named.
 
-Everything takes about half an hour on two processors, ``--quick`` about 5 minutes.
+Everything takes about three quarters of an hour on two processors, ``--quick`` about 5 minutes.
 """
 
 from __future__ import annotations

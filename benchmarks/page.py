@@ -25,8 +25,8 @@ the library, and a floor, which is the same thing without it. The table gives th
 ratios, and between which two values half of the rounds lay. Absolute times are of one machine, and say
 little about yours.
 
-This measures all of it again, in about half an hour on two processors, and writes this page, its plots and
-[the figures](price/figures.json):
+This measures all of it again, in about three quarters of an hour on two processors, and writes this page, its
+plots and [the figures](price/figures.json):
 
 ```console
 {command}
