@@ -3,7 +3,7 @@
 A monitor of a request is a task of its own rather than one of a task group. A request is monitored from
 a moment on at which its task waits somewhere in the application, and nobody can enter a task group there.
 What a task group promises is kept all the same: the request awaits the end of its monitors, whoever
-cancels it meanwhile (`Exchange._wait_for_monitors`).
+cancels it meanwhile (`Exchange._wait_for`).
 """
 
 from __future__ import annotations
