@@ -159,8 +159,9 @@ class Exchange(Response, Listener):
                 place = note_place_in_asyncio(OUTERMOST)
         self._token = token
         if place is None:
-            self._begin_carefully()  # nothing may fail after it
+            own_send = self._begin_carefully()  # nothing may fail after it
         else:
+            own_send = self.send
             self._place: Place = place  # of the scope around the application, and that once it is needed:
             self._work_scope: OpenScope | None = None
             self._sender = None
@@ -170,7 +171,7 @@ class Exchange(Response, Listener):
         mark: Mark = [self, current_mark()]
         set_mark(mark)
         try:
-            steps = middleware.app(scope, self.receive, self.send)
+            steps = middleware.app(scope, self.receive, own_send)
             if type(steps) is not CoroutineType:
                 steps = steps_of(steps)
             for trap in steps.__await__():
@@ -312,8 +313,12 @@ class Exchange(Response, Listener):
             finally:
                 del failure  # else the frame, its traceback and all locals on it would wait for the collector
 
-    def _begin_carefully(self) -> None:
-        """Begin where nobody sends the easy way: perhaps with a scope, where none can be put in later."""
+    def _begin_carefully(self) -> Send:
+        """Begin where nobody can send as easily as on uvicorn, and perhaps no scope can be put in later.
+
+        Returns:
+            The ``send`` for the application.
+        """
         self._sender = NOBODY
         if self._outer is None:  # and not when the application waits: perhaps none ever does
             self._shutdown.ask_server(self._server_send)
@@ -322,6 +327,10 @@ class Exchange(Response, Listener):
         if self._place is None:
             self._monitors = Monitors(this_loop())  # now, since no place tells of the loop
             self._work_scope = EagerScope()
+        elif self._place[3] is None and self._is_http:
+            self._sender = None
+            return self.send_in_trio
+        return self.send
 
     def _take_off(self) -> None:
         """Let the server's end know of the request: it will not be over in this very step.
@@ -490,9 +499,11 @@ class Exchange(Response, Listener):
     def _wait_on(self) -> None:
         """The application goes on waiting: have all be there that it could do without until now."""
         put_in_work_scope(self)
-        monitors = self.monitors
+        monitors = self._monitors
+        assert monitors is not None  # made when it began to wait
         if monitors.crowd is None:
-            crowd_of(monitors.loop).enter(self, monitors, self.now(), self._course is not None)
+            loop = monitors.loop
+            (loop.crowd or crowd_of(loop)).enter(self, monitors, loop.now(), self._course is not None)
 
     def monitor(self) -> None:
         """See to it from now on that the client's leaving and the deadline are noticed. Called once."""

@@ -108,7 +108,7 @@ def note_place() -> Place:
     On Trio anything may be, for as long as it likes.
     """
     is_asyncio = _get_running_loop() is not None
-    return note_place_in_asyncio(next(_serials)) if is_asyncio else _note_place_in_trio()
+    return note_place_in_asyncio(next(_serials)) if is_asyncio else note_place_in_trio()
 
 
 def note_place_in_asyncio(serial: int) -> Place:
@@ -157,7 +157,8 @@ def _native_cancels(task: Any) -> int:
     return task.cancelling() if _COUNTS_CANCELS else 0
 
 
-def _note_place_in_trio() -> Place:
+def note_place_in_trio() -> Place:
+    """Do what `note_place` does, where none but Trio can run."""
     trio_part = _trio_part()
     task = None if trio_part is None else trio_part.this_task()
     if task is not None and (_works_in_trio or _put_in_works_in_trio(task)):

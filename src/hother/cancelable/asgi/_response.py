@@ -15,7 +15,15 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._late_scope import EagerScope, NotedScope, OpenScope, note_place, note_wait, this_task
+from ._late_scope import (
+    EagerScope,
+    NotedScope,
+    OpenScope,
+    note_place,
+    note_place_in_trio,
+    note_wait,
+    this_task,
+)
 from ._steps import first_step, go_on
 from ._types import Message, Send
 
@@ -59,8 +67,9 @@ class Response(ABC):
     _last_kind: str | None  # of message, that ends the response; ``None``: what is rarer does
     _is_open: bool  # for the application
 
-    # Who sends the easy way: a task, or the scope that is to interrupt it. No other may meanwhile, and only
-    # where the server's ``send()`` is for HTTP, opens no scopes, and one can be put in. Else it is `NOBODY`.
+    # Who sends the easy way: a task (on Trio, its place), or the scope that is to interrupt it. No other may
+    # meanwhile, and only where the server's ``send()`` is for HTTP, opens no scopes (on Trio, it may), and
+    # one can be put in. Else it is `NOBODY`.
     _sender: Any
 
     _ends_itself = False
@@ -162,6 +171,29 @@ class Response(ABC):
         else:
             await self._send_carefully(message)
 
+    async def send_in_trio(self, message: Message) -> None:
+        """Do what `send` does for a request over HTTP on Trio, where each message waits for something.
+
+        So the place is noted before, and the server may open scopes there. At each turn of the loop, all
+        frames are gone through: this way has one where the careful one has three.
+        """
+        place = None if self._sender is not None or not self._is_open else note_place_in_trio()
+        if place is None:
+            await self._send_carefully(message)
+            return
+        self._follow(message)  # before it is sent: see `_begin_to_send`
+        self._sender = place
+        try:
+            await self._server_send(message)
+        except BaseException as error:
+            if not self._has_sent(error):
+                raise
+        else:
+            if self._sender is place:
+                self._sender = None
+            else:
+                self._has_sent(None)
+
     def _has_sent(self, error: BaseException | None) -> bool:
         """Take note that a message was sent the easy way. Returns whether *error* ends here."""
         sender, self._sender = self._sender, None
@@ -226,7 +258,8 @@ class Response(ABC):
         if self._sender is None or self._sender is NOBODY:
             return ()
         if not isinstance(self._sender, NotedScope):
-            self._sender = note_wait(self._sender)
+            is_place = isinstance(self._sender, tuple)
+            self._sender = NotedScope(*self._sender) if is_place else note_wait(self._sender)
         return (self._sender,)
 
     def cut_off(self) -> None:
