@@ -170,5 +170,4 @@ async def keep_time() -> None:
     that, which takes as long as to read.
     """
     loop = this_loop()
-    if not has_timers(loop.token):
-        await crowd_of(loop).keep_time(loop)
+    await crowd_of(loop).keep_time(loop)

@@ -11,10 +11,10 @@ import signal
 import threading
 from contextlib import ExitStack
 
-import anyio
-
 from ..sources._signal import overhear
 from ._crowd import keep_time
+from ._helpers import Helpers
+from ._loops import has_timers, this_loop
 from ._shutdown import Shutdown, in_lifespan
 from ._types import ASGIApp, Message, Receive, Scope, Send
 
@@ -69,27 +69,20 @@ class Lifespan:
         return message
 
     async def _receive_beside(self) -> Message:
-        """Receive, and have a place for tasks meanwhile.
+        """Receive, and have helpers meanwhile.
 
-        An application spends its life waiting here. The place is not around the application: once that
-        has ended, nothing may take time any more, since a server may cancel what has not ended then.
+        An application spends its life waiting here. They are not around the application: once that has
+        ended, nothing may take time any more, since a server may cancel what has not ended then.
         """
-        message: Message | None = None
-        error: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            self._shutdown.tasks = tasks
-            tasks.start_soon(keep_time)
+        loop = this_loop()
+        async with Helpers(loop) as helpers:
+            if not has_timers(loop.token):
+                helpers.start(keep_time)
+            self._shutdown.helpers = helpers
             try:
-                message = await self._receive()
-            except Exception as raised:  # carried around the task group, which would wrap it
-                error = raised
+                return await self._receive()
             finally:
-                self._shutdown.tasks = None
-                tasks.cancel_scope.cancel()
-        if error is not None:
-            raise error
-        assert message is not None
-        return message
+                self._shutdown.helpers = None
 
     async def _send_or_start(self, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":

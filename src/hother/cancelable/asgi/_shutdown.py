@@ -13,10 +13,10 @@ from __future__ import annotations
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import TaskGroup
 
 from .._core._reasons import Cancelation, CancelationReason
 from .._core._report import report
@@ -29,6 +29,7 @@ from ._types import Send
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
+    from ._helpers import Helpers
 
 _everywhere: weakref.WeakSet[Shutdown] = weakref.WeakSet()
 
@@ -60,7 +61,7 @@ class Shutdown:
         self.in_flight: set[Exchange] = set()
         self._drained: anyio.Event | None = None
         self.loop: Loop | None = None  #: that of the lifespan, while there is one
-        self.tasks: TaskGroup | None = None  #: where a task can wait, while the application is up
+        self.helpers: Helpers | None = None  #: where a task can wait, while the application is up
         self._has_asked_server = False
         self.token = self._new_token()
         _everywhere.add(self)
@@ -122,10 +123,10 @@ class Shutdown:
 
     def ask_server(self, send: Send) -> None:
         """Have the server's end begin ours, where it tells only who asks. Done once for all requests."""
-        if self.tasks is not None and not self._has_asked_server:
+        if self.helpers is not None and not self._has_asked_server:
             self._has_asked_server = True
             if (wait := termination_of(send)) is not None:
-                self.tasks.start_soon(self._begin_after, wait)
+                self.helpers.start(partial(self._begin_after, wait))
 
     async def _begin_after(self, wait: Callable[[], Awaitable[None]]) -> None:
         await wait()
