@@ -1,7 +1,8 @@
 """Tasks that work for an application as long as it is up.
 
-They are of no task group: while any task of the process is in a scope of AnyIO's, each request has to look
-for the one around it (`_late_scope`), which takes longer than all else that is noted of its place.
+They are of no task group: AnyIO keeps what it knows of a task from its first scope on, for as long as the
+task lives. While it knows of any, be it of the lifespan's, each request on asyncio has to look for the scope
+that is around it (`_late_scope`), which takes longer than all else that is noted of its place.
 """
 
 from __future__ import annotations
@@ -42,9 +43,8 @@ class Helpers:
         """Cancel them, and wait until they have ended, whoever cancels us. A checkpoint if any runs yet."""
         for task in self._started:
             task.cancel()
-        if (
-            self._tasks.running and kind is not GeneratorExit
-        ):  # who closes us gives nobody anything to wait in
+        # Whoever closes us gives nobody anything to wait in.
+        if self._tasks.running and kind is not GeneratorExit:
             interruption = await self._tasks.wait()
             if interruption is not None and error is None:
                 try:

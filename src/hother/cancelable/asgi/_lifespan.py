@@ -72,7 +72,8 @@ class Lifespan:
         """Receive, and have helpers meanwhile.
 
         An application spends its life waiting here. They are not around the application: once that has
-        ended, nothing may take time any more, since a server may cancel what has not ended then.
+        ended, nothing may take time any more, since a server may cancel what has not ended then. On asyncio,
+        none is started before a server is to be asked, so that there is nothing to wait for.
         """
         loop = this_loop()
         async with Helpers(loop) as helpers:
