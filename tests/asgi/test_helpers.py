@@ -115,12 +115,11 @@ def test_no_scope_is_open_on_asyncio_while_an_application_is_up() -> None:
         async def send(message: Message) -> None:
             is_up.set()
 
-        before = len(_asyncio._task_states)
         app = RequestCancelationMiddleware(lifespan)
         messages.put_nowait({"type": "lifespan.startup"})
         server = asyncio.create_task(app({"type": "lifespan"}, messages.get, send))
         await is_up.wait()
-        opened = len(_asyncio._task_states) - before
+        opened = sum(task in _asyncio._task_states for task in asyncio.all_tasks())
         messages.put_nowait({"type": "lifespan.shutdown"})
         await server
         return opened
